@@ -1,0 +1,37 @@
+# cuvae_add_area(NAME SOURCES ... [DEPENDS areas] [LINK libraries]): one folder of src/.
+function(cuvae_add_area name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
+  add_library(cuvae_${name} STATIC ${arg_SOURCES})
+  target_include_directories(cuvae_${name} PUBLIC
+    "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
+  target_link_libraries(cuvae_${name} PRIVATE cuvae_options)
+  foreach(area IN LISTS arg_DEPENDS)
+    target_link_libraries(cuvae_${name} PUBLIC cuvae_${area})
+  endforeach()
+  target_link_libraries(cuvae_${name} PUBLIC ${arg_LINK})
+  set_property(GLOBAL APPEND PROPERTY CUVAE_AREAS cuvae_${name})
+endfunction()
+
+# cuvae_add_tests(NAME LABEL label SOURCES ... [DEPENDS areas] [LINK libraries]): one executable
+# test_NAME; ctest runs each of its GoogleTest cases under the label. All of them together make
+# `cuvae-tests` (tests/CMakeLists.txt).
+function(cuvae_add_tests name)
+  cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SOURCES;DEPENDS;LINK" ${ARGN})
+  add_library(tests_${name} OBJECT ${arg_SOURCES})
+  target_link_libraries(tests_${name} PUBLIC cuvae_options GTest::gtest ${arg_LINK})
+  target_include_directories(tests_${name} PUBLIC "${PROJECT_SOURCE_DIR}/tests")
+  target_compile_definitions(tests_${name} PRIVATE
+    CUVAE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CUVAE_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  foreach(area IN LISTS arg_DEPENDS)
+    target_link_libraries(tests_${name} PUBLIC cuvae_${area})
+  endforeach()
+  add_executable(test_${name})
+  target_link_libraries(test_${name} PRIVATE tests_${name} GTest::gtest_main)
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  include(GoogleTest)
+  gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60
+    PROPERTIES LABELS "${arg_LABEL}" TIMEOUT ${arg_TIMEOUT})
+  set_property(GLOBAL APPEND PROPERTY CUVAE_TEST_OBJECTS tests_${name})
+endfunction()

@@ -1,0 +1,130 @@
+#include "cuvae/tensor.h"
+
+#include <cstring>
+#include <limits>
+
+#include "cuvae/error.h"
+
+namespace cuvae {
+namespace {
+
+template <class From, class To>
+void convert(const Tensor& from, Tensor& to) {
+  const auto source = from.as<From>();
+  const auto target = to.as<To>();
+  for (std::size_t i = 0; i < source.size(); ++i) target[i] = static_cast<To>(source[i]);
+}
+
+template <class To>
+bool convert_to(const Tensor& from, Tensor& to) {
+  switch (from.dtype()) {
+    case DType::f32: convert<float, To>(from, to); return true;
+    case DType::f64: convert<double, To>(from, to); return true;
+    case DType::u8: convert<std::uint8_t, To>(from, to); return true;
+    case DType::i64: convert<std::int64_t, To>(from, to); return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::size_t size_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::f32: return 4;
+    case DType::u8: return 1;
+    case DType::f64:
+    case DType::i64: return 8;
+  }
+  return 0;
+}
+
+std::string_view name_of(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::f32: return "f32";
+    case DType::f64: return "f64";
+    case DType::u8: return "u8";
+    case DType::i64: return "i64";
+  }
+  return "?";
+}
+
+Shape::Shape(std::initializer_list<std::int64_t> dims) { set({dims.begin(), dims.size()}); }
+Shape::Shape(std::span<const std::int64_t> dims) { set(dims); }
+
+void Shape::set(std::span<const std::int64_t> dims) {
+  if (dims.size() > static_cast<std::size_t>(max_rank)) {
+    throw Error(Status::usage, "a shape of " + std::to_string(dims.size()) + " dimensions", "",
+                "at most four are supported");
+  }
+  for (const std::int64_t dim : dims) {
+    if (dim < 0) throw Error(Status::usage, "a negative dimension " + std::to_string(dim));
+    dims_[rank_++] = dim;
+    if (dim != 0 && elements_ > std::numeric_limits<std::int64_t>::max() / 8 / dim) {
+      throw Error(Status::usage, "a shape whose size does not fit 63 bits", str(),
+                  "use smaller dimensions");
+    }
+    elements_ *= dim;
+  }
+}
+
+std::string Shape::str() const {
+  std::string text = "[";
+  for (int i = 0; i < rank_; ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(dims_[i]);
+  }
+  return text + "]";
+}
+
+bool Shape::operator==(const Shape& other) const noexcept {
+  if (rank_ != other.rank_) return false;
+  for (int i = 0; i < rank_; ++i) {
+    if (dims_[i] != other.dims_[i]) return false;
+  }
+  return true;
+}
+
+Tensor::Tensor(DType dtype, Shape shape)
+    : dtype_(dtype),
+      shape_(shape),
+      bytes_(static_cast<std::size_t>(shape.elements()) * size_of(dtype)) {}
+
+void Tensor::assign(const void* data, std::size_t size) {
+  if (size != bytes_.size()) {
+    throw Error(Status::failed, "a tensor of shape " + shape_.str() + " given " +
+                                    std::to_string(size) + " bytes");
+  }
+  if (size > 0) std::memcpy(bytes_.data(), data, size);
+}
+
+void Tensor::require(DType dtype) const {
+  if (dtype != dtype_) {
+    throw Error(Status::failed, "a tensor of " + std::string(name_of(dtype_)) + " read as " +
+                                    std::string(name_of(dtype)));
+  }
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return *this;
+  Tensor copy(dtype, shape_);
+  const bool done = dtype == DType::f32   ? convert_to<float>(*this, copy)
+                    : dtype == DType::f64 ? convert_to<double>(*this, copy)
+                                          : false;
+  if (!done) {
+    throw Error(Status::failed, "no conversion from " + std::string(name_of(dtype_)) + " to " +
+                                    std::string(name_of(dtype)));
+  }
+  return copy;
+}
+
+Tensor Tensor::reshaped(Shape shape) const {
+  if (shape.elements() != elements()) {
+    throw Error(Status::failed,
+                "a tensor of shape " + shape_.str() + " reshaped to " + shape.str());
+  }
+  Tensor copy = *this;
+  copy.shape_ = shape;
+  return copy;
+}
+
+}  // namespace cuvae
