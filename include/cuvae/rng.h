@@ -55,9 +55,8 @@ inline constexpr std::uint64_t max_random_groups = std::uint64_t{1} << 40;
 [[nodiscard]] float random_normal(const RandomKey& key, std::uint64_t i) noexcept;
 
 // A keyed bijection on [0, n): a Feistel network of 8 rounds over the smallest even number of bits
-// that covers n (at least 2), with cycle walking. The round function is the first word of Philox
-// under purpose `shuffle`: counter (epoch lo, epoch hi, half, round | purpose << 24), key = seed.
-// (DESIGN: round function Philox(seed, shuffle, epoch, round, half).)
+// that covers n (at least 2), with cycle walking. The round function of (epoch, round, half) is the
+// first word of random_words({seed, Purpose::shuffle, stream = round, step = epoch}, half).
 class Shuffle {
  public:
   // REQUIRES: n >= 0, n < 2^62.
