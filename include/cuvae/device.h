@@ -1,0 +1,104 @@
+#pragma once
+// Where graphs run. A Device compiles a graph into a Program over a Store of persistent tensors.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cuvae/graph.h"
+#include "cuvae/tensor.h"
+
+namespace cuvae {
+
+// Persistent tensors of one device, by name: parameters, moments, dataset windows, counters.
+// Programs compiled over the same store share them. f32 tensors of a double device are stored as
+// f64; write() and read() convert.
+class Store {
+ public:
+  virtual ~Store() = default;
+  [[nodiscard]] virtual bool has(std::string_view name) const = 0;
+  // Makes a zeroed tensor; an existing one of the same dtype and shape is left as it is, of
+  // another throws Error(usage).
+  virtual void declare(std::string_view name, DType dtype, const Shape& shape) = 0;
+  // Host to device. Declares it where missing; otherwise shape and dtype must match.
+  virtual void write(std::string_view name, const Tensor& tensor) = 0;
+  // Lets the device use the host's tensor (a CPU does not copy; a GPU uploads). The store shares
+  // ownership. Replaces what was there, if its dtype and shape are the same.
+  virtual void bind(std::string_view name, std::shared_ptr<const Tensor> tensor) = 0;
+  // Device to host, after everything launched has finished. f64 stays f64.
+  [[nodiscard]] virtual Tensor read(std::string_view name) const = 0;
+  [[nodiscard]] virtual std::vector<std::string> names() const = 0;
+};
+
+// Where a program stands during run(observer).
+struct TaskView {
+  int step = 0;                // unrolled step
+  const Node* node = nullptr;  // just finished
+};
+
+// A compiled graph: one or several unrolled steps per run.
+class Program {
+ public:
+  virtual ~Program() = default;
+  [[nodiscard]] virtual const Graph& graph() const = 0;  // after fusion and lowering
+  [[nodiscard]] virtual int steps() const = 0;
+  virtual void run() = 0;
+  // Node by node, calling back after each (comparison, debugging). The callback may read() and
+  // write() transient values of that step.
+  virtual void run(const std::function<void(const TaskView&)>& observer) = 0;
+  // A graph output (any value, where the program was compiled with keep_all), by its name.
+  [[nodiscard]] virtual Tensor read(std::string_view value, int step = 0) const = 0;
+  virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
+  [[nodiscard]] virtual std::int64_t arena_bytes() const = 0;
+  [[nodiscard]] virtual std::int64_t persistent_bytes() const = 0;
+  [[nodiscard]] virtual std::string dump() const = 0;      // the plan as a table
+  [[nodiscard]] virtual std::string dump_dot() const = 0;  // the plan as Graphviz
+};
+
+struct CompileOptions {
+  int steps = 1;
+  int streams = 1;
+  bool fuse = true;
+  bool reuse = true;
+  bool keep_all = false;
+};
+
+struct DeviceInfo {
+  std::string name;     // "cpu", "cuda:0"
+  std::string model;    // "AMD EPYC ... (x86-64-v4)", "NVIDIA H200"
+  std::string details;  // threads, BLAS core, memory
+  DType real = DType::f32;
+  int threads = 0;  // of a CPU
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  [[nodiscard]] virtual DeviceInfo info() const = 0;
+  [[nodiscard]] virtual std::unique_ptr<Store> make_store() = 0;
+  // Fuses, lowers, plans, checks the plan, and binds to the store (declaring what is missing).
+  // The device and the store must outlive the program.
+  [[nodiscard]] virtual std::unique_ptr<Program> compile(const Graph& graph, Store& store,
+                                                         const CompileOptions& options) = 0;
+};
+
+struct DeviceOptions {
+  int threads = 0;          // CPU; 0: one per core this process may use
+  DType real = DType::f32;  // f64: the double reference (CPU only)
+};
+
+// `name`: auto | cpu | cuda | cuda:N. `auto` takes the first usable GPU, else the CPU. Throws
+// Error(device) where the device is not there, saying why.
+[[nodiscard]] std::unique_ptr<Device> open_device(std::string_view name,
+                                                  const DeviceOptions& options = {});
+// All devices this build can use on this machine, the CPU last, and why there is no GPU if so.
+struct DeviceList {
+  std::vector<DeviceInfo> devices;
+  std::string no_gpu;  // empty where there is one
+};
+[[nodiscard]] DeviceList list_devices();
+
+}  // namespace cuvae

@@ -1,0 +1,36 @@
+#pragma once
+// Graph-to-graph transformations. Each returns a new graph and what became of every old value.
+
+#include <functional>
+#include <vector>
+
+#include "cuvae/graph.h"
+
+namespace cuvae {
+
+struct Rewritten {
+  Graph graph;
+  std::vector<Value> map;  // by old value id; no value: it no longer exists (fused away)
+};
+
+struct FuseOptions {
+  bool linear_activation = true;
+  bool linear_sample_kl = true;
+  bool linear_nll = true;
+  bool linear_dgrad_activation = true;
+  bool linear_wgrad_adam = true;
+};
+
+// Rewrites patterns into fused operators. Names of surviving values are kept. Legality, for every
+// pattern, is one predicate: no value inside the pattern is a graph output or read outside it
+// unless the fused operator also returns it, and no input of the fused node depends on one of its
+// outputs. dW + update fuses only where the gradient has no other reader.
+Rewritten fuse(const Graph& graph, const FuseOptions& options = {});
+
+// Replaces the fused nodes that a backend does not support by their composed definitions.
+Rewritten lower(const Graph& graph, const std::function<bool(const Graph&, const Node&)>& supports);
+
+// Drops nodes that no output and no update depends on.
+Rewritten prune(const Graph& graph);
+
+}  // namespace cuvae
