@@ -1,0 +1,120 @@
+#pragma once
+// Runs on disk: a folder with config.toml, env.json, model.safetensors, checkpoints/,
+// metrics.jsonl, samples.png and reconstructions.png; and what one does with a finished run.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cuvae/config.h"
+#include "cuvae/dataset.h"
+#include "cuvae/device.h"
+#include "cuvae/model.h"
+#include "cuvae/trainer.h"
+
+namespace cuvae {
+
+struct TrainProgress {
+  std::int64_t epoch = 0;  // 1-based, the one under way
+  std::int64_t epochs = 0;
+  std::int64_t step = 0;   // done, of the whole training
+  std::int64_t steps = 0;  // of the whole training
+  Metrics train;           // of this epoch so far
+  double samples_per_second = 0;
+  double seconds_left = 0;
+};
+
+struct EvaluationEvent {
+  std::int64_t epoch = 0;  // finished epochs
+  std::int64_t epochs = 0;
+  std::int64_t step = 0;
+  Metrics train;
+  std::optional<Metrics> test;
+  double seconds = 0;  // of training since the start of this process
+};
+
+struct TrainRunOptions {
+  std::filesystem::path out;    // empty: runs/<name>-<n>, the first free n
+  bool resume = false;          // go on from out's last checkpoint
+  bool overwrite = false;       // empty a non-empty run folder first (only one that is a run)
+  std::int64_t save_every = 1;  // epochs between checkpoints; the last is always written
+  std::int64_t eval_every = 1;  // epochs between evaluations; the last is always evaluated
+  CompileOptions compile;
+  std::function<void(const TrainProgress&)> on_progress;  // a few times a second
+  std::function<void(const EvaluationEvent&)> on_evaluation;
+  std::function<void(const std::string&)> on_message;  // one line for the log
+  std::function<bool()> stop;  // polled after each step: true ends the run after a checkpoint
+};
+
+struct TrainReport {
+  std::filesystem::path run;
+  std::int64_t epochs = 0;
+  std::int64_t steps = 0;
+  std::string device;
+  std::string exec;
+  double seconds = 0;  // training steps alone, of this process
+  double samples_per_second = 0;
+  Metrics train;
+  std::optional<Metrics> test;
+  bool interrupted = false;
+};
+
+// Trains. With `resume`, `config` may differ from the run's own only in train.epochs and [run];
+// anything else is Error(usage) naming the key. A run folder that was made and got no checkpoint
+// (an error before the first) is removed again.
+TrainReport train_run(const Config& config, const TrainRunOptions& options);
+
+// A trained model on a device, read from a run folder (or a model.safetensors itself).
+class LoadedRun {
+ public:
+  LoadedRun(const std::filesystem::path& run, Device& device);
+
+  [[nodiscard]] const Config& config() const noexcept { return config_; }
+  [[nodiscard]] const Model& model() const noexcept { return *model_; }
+  [[nodiscard]] Device& device() noexcept { return device_; }
+  [[nodiscard]] Store& store() noexcept { return *store_; }
+
+  // The run's own data where `path` is empty. Throws where the images have another shape.
+  [[nodiscard]] std::shared_ptr<const Dataset> load_data(const std::string& path) const;
+
+  [[nodiscard]] Metrics evaluate(const DatasetSplit& split, std::int64_t z_samples = 1);
+  [[nodiscard]] RowScores score(const DatasetSplit& split);
+  // E[x|z] of draws from the prior (purpose generation): features [count, D].
+  [[nodiscard]] Tensor sample(std::int64_t count, std::uint64_t seed);
+  [[nodiscard]] Tensor decode(const Tensor& latents);  // [n, latent] -> [n, D]
+  struct Reconstruction {
+    Tensor original;        // [n, D], as the model sees it
+    Tensor reconstruction;  // [n, D], E[x|z = mean]
+  };
+  [[nodiscard]] Reconstruction reconstruct(const DatasetSplit& split,
+                                           const std::vector<std::int64_t>& indices);
+  struct Encoding {
+    Tensor mean;    // [n, latent]
+    Tensor logvar;  // [n, latent], bounded
+  };
+  [[nodiscard]] Encoding encode(const DatasetSplit& split);
+
+ private:
+  Config config_;
+  Device& device_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Store> store_;
+};
+
+// What a run folder holds, for `cuvae info RUN`; reads no data.
+struct RunSummary {
+  Config config;
+  InputSpec input;
+  std::int64_t parameters = 0;
+  std::int64_t epochs_done = 0;
+  std::int64_t steps_done = 0;
+  std::optional<Metrics> train;
+  std::optional<Metrics> test;
+  std::vector<std::string> files;
+};
+[[nodiscard]] RunSummary summarise_run(const std::filesystem::path& run);
+
+}  // namespace cuvae

@@ -1,0 +1,136 @@
+#pragma once
+// Training and evaluation of one model on one device, without files: the loop's state machine.
+// run.h puts run folders, checkpoints on disk and metrics around it.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cuvae/config.h"
+#include "cuvae/dataset.h"
+#include "cuvae/device.h"
+#include "cuvae/model.h"
+#include "cuvae/safetensors.h"
+
+namespace cuvae {
+
+// Averages per sample, in nats. neg_elbo = reconstruction + kl whatever beta is.
+struct Metrics {
+  std::int64_t n = 0;  // samples
+  double loss = 0;     // reconstruction + beta * kl
+  double neg_elbo = 0;
+  double reconstruction = 0;
+  double kl = 0;
+};
+
+struct StepResult {
+  std::int64_t step = 0;   // 0-based, of the whole training
+  std::int64_t epoch = 0;  // 0-based
+  std::int64_t n = 0;      // rows of the batch
+  double loss = 0;
+  double reconstruction = 0;
+  double kl = 0;
+};
+
+// Scores of single rows, by dataset index.
+struct RowScores {
+  std::vector<double> reconstruction;
+  std::vector<double> kl;
+  Tensor mean;    // [n, latent]
+  Tensor logvar;  // [n, latent]
+};
+
+// InputSpec of a dataset under data.scale (standardise: mean and deviation of all features of the
+// training split).
+[[nodiscard]] InputSpec input_spec(const Dataset& dataset, const DataConfig& config);
+
+// Evaluates rows of a split with latent sample `sample` (purpose evaluation; keyed by dataset
+// index, so that it does not depend on the batch size).
+class Evaluator {
+ public:
+  // The store holds the parameters. `split` outlives the evaluator.
+  Evaluator(Device& device, Store& store, const Model& model, const DatasetSplit& split,
+            std::uint64_t seed, const CompileOptions& options = {});
+  [[nodiscard]] RowScores rows(std::int64_t sample = 0);
+  // Averages over the split, summed in double in index order.
+  [[nodiscard]] Metrics metrics(double beta, std::int64_t sample = 0);
+
+ private:
+  Device& device_;
+  Store& store_;
+  const Model& model_;
+  const DatasetSplit& split_;
+  std::uint64_t seed_;
+  std::int64_t batch_ = 0;
+  std::unique_ptr<Program> full_;  // null where the split is smaller than one batch
+  std::unique_ptr<Program> rest_;  // the last rows
+};
+
+struct TrainerOptions {
+  CompileOptions compile;        // compile.steps = training steps per program run
+  std::int64_t stream_rows = 0;  // > 0: a streaming window of at most so many rows
+};
+
+class Trainer {
+ public:
+  // Builds, plans and compiles; weights are drawn from train.seed. The dataset must have a training
+  // split. Throws Error(usage) where the batch is larger than the data, Error(device) out of
+  // memory.
+  Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
+          const TrainerOptions& options = {});
+
+  [[nodiscard]] std::int64_t steps_per_epoch() const noexcept { return steps_per_epoch_; }
+  [[nodiscard]] std::int64_t step() const noexcept { return step_; }
+  [[nodiscard]] std::int64_t epoch() const noexcept { return step_ / steps_per_epoch_; }
+
+  // Runs up to `steps` steps, ending early at the end of an epoch; returns each step's terms.
+  // Throws Error(diverged) at the first non-finite loss.
+  std::vector<StepResult> run(std::int64_t steps);
+
+  [[nodiscard]] Model& model() noexcept { return model_; }
+  [[nodiscard]] const Model& model() const noexcept { return model_; }
+  [[nodiscard]] Store& store() noexcept { return *store_; }
+  [[nodiscard]] Device& device() noexcept { return device_; }
+  [[nodiscard]] Program& program() noexcept { return *program_; }
+  [[nodiscard]] const Config& config() const noexcept { return config_; }
+  [[nodiscard]] const Dataset& dataset() const noexcept { return *dataset_; }
+
+  // Averages over the steps of the current epoch so far (weighted by their rows).
+  [[nodiscard]] Metrics epoch_metrics() const;
+  // On the test split; nothing where there is none.
+  [[nodiscard]] std::optional<Metrics> evaluate_test();
+
+  // The weights, named as in files.
+  [[nodiscard]] std::vector<NamedTensor> weights() const { return model_.save(*store_); }
+  // Everything that training goes on from: parameters, moments, counters, sums of the epoch.
+  [[nodiscard]] TensorFile checkpoint() const;
+  // Throws Error(input) naming `where` if it does not fit this model and dataset.
+  void restore(const TensorFile& file, std::string_view where);
+
+ private:
+  void prepare(std::int64_t step, std::int64_t steps, std::int64_t rows);
+  Config config_;
+  std::shared_ptr<const Dataset> dataset_;
+  Device& device_;
+  TrainerOptions options_;
+  Model model_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<BatchSource> source_;
+  std::unique_ptr<Program> program_;  // options_.compile.steps steps of a full batch
+  std::unique_ptr<Program> single_;   // one step of a full batch; null if program_ is that
+  std::unique_ptr<Program> last_;     // the smaller last batch; null if dropped or none
+  std::unique_ptr<Evaluator> test_;
+  std::int64_t batch_ = 0;
+  std::int64_t last_rows_ = 0;
+  std::int64_t steps_per_epoch_ = 0;
+  std::int64_t step_ = 0;
+  struct Sums {
+    std::int64_t n = 0;
+    double loss = 0, reconstruction = 0, kl = 0;
+  } sums_;
+};
+
+}  // namespace cuvae
