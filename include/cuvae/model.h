@@ -50,6 +50,7 @@ struct TrainingSpec {
   std::int64_t batch = 128;  // rows of the plan's batch (the last one of an epoch may be smaller)
   std::int64_t dataset = 0;  // rows of the split: the epoch's length before drop_last
   std::int64_t window = 0;   // rows of the window the device reads
+  std::int64_t steps = 1;    // rows of `hyper`: the most steps a program of the store unrolls
   bool shuffle = true;
   bool staged = false;  // the window holds rows in epoch order (a streaming source)
   ObjectiveConfig objective;
@@ -66,10 +67,11 @@ inline constexpr const char* data = "data";
 inline constexpr const char* clock = "clock";
 inline constexpr const char* hyper = "hyper";
 inline constexpr const char* commit = "commit";
-inline constexpr const char* latents = "latents";  // f32[B, latent]
-// Graphs over rows of their own (encode, reconstruct, evaluate) read `rows` of any dataset:
-inline constexpr const char* eval_data = "eval.data";
+// Graphs that do not train have inputs of their own; names carry the size, because programs of
+// several sizes share a store:
 inline constexpr const char* eval_clock = "eval.clock";  // seed, sample ordinal, 0, position, base
+[[nodiscard]] std::string eval_data(std::int64_t window);  // "eval.data[10000]": the window
+[[nodiscard]] std::string latents(std::int64_t batch);     // "latents[64]": f32 [batch, latent]
 }  // namespace store_name
 
 class Model {
@@ -90,12 +92,13 @@ class Model {
   // the states adam.m.<parameter> and adam.v.<parameter>.
   [[nodiscard]] Graph training_graph(const TrainingSpec& spec) const;
 
-  // Rows [position, position + batch) of eval.data, each with one latent sample keyed by its
-  // dataset index: outputs `nll_rows`, `kl_rows` [batch], and `mean`, `logvar` [batch, latent].
+  // Rows [position, position + batch) of the evaluation window, each with one latent sample keyed
+  // by its dataset index: outputs `nll_rows`, `kl_rows` [batch], and `mean`, `logvar` [batch,
+  // latent].
   [[nodiscard]] Graph evaluation_graph(std::int64_t batch, std::int64_t window) const;
-  // Rows of eval.data to outputs `mean`, `logvar`, `x` and `reconstruction` = E[x|z = mean].
+  // The same rows to outputs `mean`, `logvar`, `x` and `reconstruction` = E[x|z = mean].
   [[nodiscard]] Graph reconstruction_graph(std::int64_t batch, std::int64_t window) const;
-  // `latents` to the output `decoded` = E[x|z] [batch, features].
+  // The latents to the output `decoded` = E[x|z] [batch, features].
   [[nodiscard]] Graph decoder_graph(std::int64_t batch) const;
 
   // Draws the initial weights: `torch` U(+-1/sqrt(fan_in)) for weights and biases, `glorot`
@@ -103,8 +106,9 @@ class Model {
   [[nodiscard]] std::vector<NamedTensor> initial_weights(std::uint64_t seed) const;
 
   // Between a store and tensors named as in files (parts). `prefix` goes before the graph's names
-  // ("adam.m." for moments) and `file_prefix` before the file's. load() checks names and shapes:
-  // Error(input, ..., where) names the first that is missing, unknown or misshapen.
+  // ("adam.m." for moments) and before the file's. load() ignores tensors without the prefix and
+  // checks names and shapes of the rest: Error(input, ..., where) names the first that is missing,
+  // unknown or misshapen.
   void load(Store& store, const std::vector<NamedTensor>& tensors, std::string_view where,
             std::string_view prefix = "") const;
   [[nodiscard]] std::vector<NamedTensor> save(const Store& store,
@@ -114,9 +118,8 @@ class Model {
   [[nodiscard]] Tensor to_pixels(const Tensor& features) const;
 
  private:
-  struct Built;  // values of a partly built graph
-  [[nodiscard]] ParameterSpec linear_weight(const std::string& name, std::int64_t in,
-                                            std::int64_t out);
+  void define_linear(const std::string& name, const std::vector<std::string>& parts,
+                     std::int64_t in, std::int64_t out);
   ModelConfig config_;
   InputSpec input_;
   std::vector<ParameterSpec> parameters_;
