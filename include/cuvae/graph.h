@@ -68,7 +68,8 @@ struct ValueInfo {
   std::int32_t producer = -1;      // node that makes it; -1 for a persistent value
   std::int32_t producer_slot = 0;  // which of the producer's outputs
   // The persistent value whose storage this one overwrites (an in-place update makes the next
-  // version of a parameter or state); none for everything else.
+  // version of a parameter or state); none for everything else. A version's own `storage` says
+  // transient, so that listing persistent values by `storage` finds each once.
   Value version_of;
 };
 
@@ -102,7 +103,8 @@ class Graph {
     return add(op, std::move(name), std::move(inputs), std::move(attrs)).front();
   }
 
-  // Values that stay readable after a run; each unrolled step keeps its own.
+  // Values that stay readable after a run; each unrolled step keeps its own. Error(usage) for a
+  // persistent value or a version of one: the store has it.
   void output(Value value);
   [[nodiscard]] bool is_output(Value value) const;
   [[nodiscard]] std::span<const Value> outputs() const noexcept { return outputs_; }
@@ -117,7 +119,8 @@ class Graph {
   [[nodiscard]] Value find(std::string_view name) const noexcept;
   // The newest version of a persistent value: what the next step reads.
   [[nodiscard]] Value latest(Value persistent) const;
-  // The persistent value whose storage holds `value`: itself, or what it is a version of.
+  // The persistent value whose storage holds `value`: itself, or what it is a version of; no value
+  // for a transient one.
   [[nodiscard]] Value root(Value value) const;
   // Nodes that read a value, in order.
   [[nodiscard]] std::vector<std::int32_t> readers(Value value) const;
@@ -133,8 +136,9 @@ class Graph {
 };
 
 // Appends the nodes that compute d(loss)/d(wrt) to the graph: reverse mode, each operator's own
-// rule. `loss` is a scalar. The gradient of a value named x is named "grad(x)". A value that the
-// loss does not depend on gets no Value. Errors: Error(usage) where an operator on the way has no
+// rule. `loss` is a scalar. The gradient of a value named x is named "grad(x)" ("grad(x).2" where
+// that is taken; a gradient that is another value's gradient passed through keeps its name). A
+// value that the loss does not depend on gets no Value. Errors: Error(usage) where an operator on the way has no
 // gradient, or `loss` is not a scalar.
 std::vector<Value> gradients(Graph& graph, Value loss, std::span<const Value> wrt);
 

@@ -115,5 +115,7 @@ const OpDef& op_def(Op op);
 // Throws Error(usage) with a "did you mean" for an unknown name.
 const OpDef& op_def(std::string_view name);
 std::span<const OpDef* const> all_ops();
+// The mend of an unknown operator: "did you mean `linear`?".
+std::string suggest_op(std::string_view name);
 
 }  // namespace cuvae
