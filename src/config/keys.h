@@ -1,0 +1,81 @@
+#pragma once
+// The one table of configuration keys. Parsing, --set, the environment, validation, writing and
+// documentation are all loops over it: a new key is a field in config.h and a row in keys.cpp.
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "cuvae/config.h"
+
+namespace cuvae::config {
+
+enum class Kind : std::uint8_t {
+  boolean,
+  integer,
+  number,
+  text,      // any string that `check_text` allows
+  choice,    // one of `choices`
+  pair,      // two numbers, each in the key's range
+  layers,    // an array of layer tables
+  reserved,  // part of the schema, nothing to store yet: recognised and refused
+};
+
+using Field = std::variant<std::monostate, bool*, std::int64_t*, double*, std::string*,
+                           std::array<double, 2>*, std::vector<LayerConfig>*>;
+
+struct Key {
+  std::string_view path;
+  Kind kind;
+  Field (*field)(Config&);
+  std::string_view doc;
+  // integer and number (pair): closed range. A NaN is outside every range.
+  std::int64_t int_low = 0;
+  std::int64_t int_high = std::numeric_limits<std::int64_t>::max();
+  double low = 0;
+  double high = 0;
+  // choice: what the schema knows. number: words the schema knows beside numbers; "*" is any word.
+  std::vector<std::string_view> choices{};
+  // choice: the part of `choices` that works in this version; empty: all of it.
+  std::vector<std::string_view> available{};
+  // integer and number: only the default works in this version.
+  bool only_default = false;
+  // What the unavailable rest lacks, after "`key` = value ".
+  std::string_view lacking = "is not available in this version";
+};
+
+[[nodiscard]] const std::vector<Key>& keys();
+[[nodiscard]] const Key* find_key(std::string_view path);  // null: no such key
+// True where keys begin with `path` + ".": a section or a table within one.
+[[nodiscard]] bool is_table(std::string_view path);
+
+[[nodiscard]] Field field_of(const Key& key, Config& config);
+// The field's value as TOML.
+[[nodiscard]] std::string value_as_toml(const Key& key, const Config& config);
+[[nodiscard]] std::string toml_string(std::string_view text);  // a TOML basic string
+[[nodiscard]] std::string number_as_toml(double value);
+[[nodiscard]] std::string layer_as_toml(const LayerConfig& layer);
+
+// "an integer from 1 to 1048576": completes "give ...".
+[[nodiscard]] std::string allowed_text(const Key& key);
+// "`train.batch_size`", and the whole "did you mean" or a pointer to the list of keys.
+[[nodiscard]] std::string mend_unknown_key(std::string_view path);
+
+[[nodiscard]] std::string environment_name(std::string_view path);  // "CUVAE_TRAIN_LR"
+
+[[nodiscard]] const std::vector<std::string_view>& activations();
+
+// Where each key got its value; for a layer, "model.encoder.layers[0]". Keys that are missing here
+// are reported by their path.
+using Places = std::vector<std::pair<std::string, std::string>>;
+[[nodiscard]] std::string place_of(const Places& places, std::string_view path);
+void set_place(Places& places, std::string_view path, std::string_view where);
+
+// Range, availability and the rules between keys; throws Error(usage).
+void validate(const Config& config, const Places& places);
+
+}  // namespace cuvae::config

@@ -1,0 +1,483 @@
+// Reads and merges the sources of a configuration. Values are stored as they come, with the place
+// they came from; ranges and availability are judged once, on the merged result, so that a flag can
+// mend what a file says.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <fstream>
+#include <system_error>
+
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
+
+#include "base/text.h"
+#include "config/keys.h"
+#include "cuvae/error.h"
+
+namespace cuvae {
+namespace {
+
+using config::Field;
+using config::Key;
+using config::Kind;
+
+constexpr std::size_t max_file_bytes = std::size_t{16} << 20;
+
+std::string_view type_name(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::table: return "a table";
+    case toml::node_type::array: return "an array";
+    case toml::node_type::string: return "a string";
+    case toml::node_type::integer: return "an integer";
+    case toml::node_type::floating_point: return "a number";
+    case toml::node_type::boolean: return "a boolean";
+    default: return "a date or a time";
+  }
+}
+
+[[noreturn]] void wrong_type(std::string_view path, std::string_view is, std::string_view where,
+                             std::string_view allowed) {
+  throw Error(Status::usage, fmt::format("`{}` is {}", path, is), where,
+              fmt::format("give {}", allowed));
+}
+
+// Reads one number, integer or real.
+bool read_number(const toml::node& node, double& value) {
+  const auto read = node.value_exact<double>();
+  if (read) {
+    value = *read;
+    return true;
+  }
+  const auto whole = node.value_exact<std::int64_t>();
+  if (whole) value = static_cast<double>(*whole);
+  return whole.has_value();
+}
+
+// Collects values, the places they came from, and known things that nothing can store yet.
+class Merger {
+ public:
+  Config config;
+  config::Places places;
+  bool data_path_is_from_file = false;
+
+  // `where` is a fixed place (a flag), or empty: then `source`:line.
+  void apply(const toml::table& table, std::string_view source, std::string_view fixed_where = {}) {
+    source_ = source;
+    fixed_where_ = fixed_where;
+    walk(table, "");
+  }
+
+  // Text from a flag or the environment.
+  void apply(const ConfigOverride& override) {
+    source_ = {};
+    fixed_where_ = override.where;
+    const Key* key = config::find_key(override.key);
+    if (key == nullptr && !config::is_table(override.key)) {
+      throw Error(Status::usage, fmt::format("unknown key `{}`", override.key), override.where,
+                  config::mend_unknown_key(override.key));
+    }
+    const toml::table holder = parse_value(key, override);
+    const toml::node& node = *holder.get("v");
+    if (key == nullptr && node.is_table()) {
+      walk(*node.as_table(), override.key);
+    } else {
+      store(override.key, node);
+    }
+  }
+
+  void finish() const {
+    for (const auto& [path, refusal] : refused_) {
+      throw Error(Status::usage, refusal.first, refusal.second,
+                  fmt::format("remove it, or {}", mend_of(path)));
+    }
+    config::validate(config, places);
+  }
+
+ private:
+  std::string where(const toml::node& node) const { return where(node.source()); }
+  std::string where(const toml::source_region& region) const {
+    if (!fixed_where_.empty()) return std::string(fixed_where_);
+    return fmt::format("{}:{}", source_, region.begin.line);
+  }
+
+  static std::string mend_of(const std::string& path) {
+    const Key* key = config::find_key(path);
+    return key->kind == Kind::number
+               ? fmt::format("give {}", key->only_default ? config::value_as_toml(*key, Config{})
+                                                          : config::allowed_text(*key))
+               : std::string("see `cuvae init` for what is");
+  }
+
+  static toml::table parse_value(const Key* key, const ConfigOverride& override) {
+    const std::string& text = override.value;
+    toml::table holder;
+    const char* const end = text.data() + text.size();
+    if (key != nullptr && (key->kind == Kind::integer)) {
+      std::int64_t value = 0;
+      const auto [stop, error] = std::from_chars(text.data(), end, value);
+      if (error == std::errc{} && stop == end) {
+        holder.insert("v", value);
+        return holder;
+      }
+    }
+    if (key != nullptr && key->kind == Kind::number) {
+      double value = 0;
+      const auto [stop, error] = std::from_chars(text.data(), end, value);
+      if (error == std::errc{} && stop == end) {
+        holder.insert("v", value);
+        return holder;
+      }
+    }
+    const bool wants_text =
+        key != nullptr && (key->kind == Kind::text || key->kind == Kind::choice);
+    const bool is_quoted =
+        text.size() >= 2 && (text[0] == '"' || text[0] == '\'') && text.back() == text[0];
+    if (!wants_text || is_quoted) {
+      try {
+        holder = toml::parse("v = " + text);
+        if (holder.size() == 1 && holder.contains("v")) return holder;
+      } catch (const toml::parse_error&) {
+        // Told below: what matters to the user is what the key takes.
+      }
+      holder.clear();
+    }
+    if (wants_text || (key != nullptr && !key->choices.empty())) {
+      holder.insert("v", text);
+      return holder;
+    }
+    wrong_type(override.key, fmt::format("not readable as {}", config::toml_string(text)),
+               override.where,
+               key != nullptr ? config::allowed_text(*key) : "a TOML table, { key = value, ... }");
+  }
+
+  void walk(const toml::table& table, const std::string& prefix) {
+    const auto path_of = [&](std::string_view name) {
+      return prefix.empty() ? std::string(name) : fmt::format("{}.{}", prefix, name);
+    };
+    // A table of a type that is not available brings keys of its own: its type is what to tell.
+    if (const toml::node* type = table.get("type"); type != nullptr && type->is_string()) {
+      const Key* key = config::find_key(path_of("type"));
+      const std::string value = **type->as_string();
+      if (key != nullptr && !key->available.empty() &&
+          std::find(key->available.begin(), key->available.end(), value) == key->available.end()) {
+        store(path_of("type"), *type);
+        return;
+      }
+    }
+    for (const auto& [name, node] : table) {
+      const std::string path = path_of(name.str());
+      if (prefix.empty() && (path == "schema" || path == "preset")) continue;
+      if (config::find_key(path) != nullptr) {
+        store(path, node);
+      } else if (!config::is_table(path)) {
+        throw Error(Status::usage, fmt::format("unknown key `{}`", path), where(name.source()),
+                    config::mend_unknown_key(path));
+      } else if (const toml::table* inner = node.as_table()) {
+        walk(*inner, path);
+      } else {
+        wrong_type(path, type_name(node), where(node), "a table");
+      }
+    }
+  }
+
+  void store(const std::string& path, const toml::node& node) {
+    const std::string place = where(node);
+    const Key* found = config::find_key(path);
+    if (found == nullptr) wrong_type(path, type_name(node), place, "a table");
+    const Key& key = *found;
+    config::set_place(places, path, place);
+    std::erase_if(refused_, [&](const auto& entry) { return entry.first == path; });
+    const auto wrong = [&]() { wrong_type(path, type_name(node), place, allowed_text(key)); };
+    const auto refuse = [&](std::string_view what) {
+      refused_.emplace_back(path, std::pair{fmt::format("{} {}", what, key.lacking), place});
+    };
+    const Field field = config::field_of(key, config);
+    switch (key.kind) {
+      case Kind::boolean: {
+        const auto value = node.value_exact<bool>();
+        if (!value) wrong();
+        *std::get<bool*>(field) = *value;
+        break;
+      }
+      case Kind::integer: {
+        const auto value = node.value_exact<std::int64_t>();
+        if (!value) wrong();
+        *std::get<std::int64_t*>(field) = *value;
+        break;
+      }
+      case Kind::number: {
+        if (const auto* word = node.as_string()) {
+          const auto known = [&](std::string_view c) { return c == "*" || c == **word; };
+          if (std::none_of(key.choices.begin(), key.choices.end(), known)) wrong();
+          refuse(fmt::format("`{}` = {}", path, config::toml_string(**word)));
+        } else if (!read_number(node, *std::get<double*>(field))) {
+          wrong();
+        }
+        break;
+      }
+      case Kind::text:
+      case Kind::choice: {
+        const auto* value = node.as_string();
+        if (value == nullptr) wrong();
+        *std::get<std::string*>(field) = **value;
+        if (path == "data.path") data_path_is_from_file = fixed_where_.empty();
+        break;
+      }
+      case Kind::pair: {
+        const auto* array = node.as_array();
+        auto& values = *std::get<std::array<double, 2>*>(field);
+        if (array == nullptr || array->size() != values.size()) wrong();
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          if (!read_number(*array->get(i), values[i])) wrong();
+        }
+        break;
+      }
+      case Kind::layers: {
+        const auto* array = node.as_array();
+        if (array == nullptr) wrong();
+        auto& layers = *std::get<std::vector<LayerConfig>*>(field);
+        layers.clear();
+        for (const toml::node& entry : *array) {
+          const std::string layer_path = fmt::format("{}[{}]", path, layers.size());
+          const auto* table = entry.as_table();
+          if (table == nullptr) {
+            wrong_type(layer_path, type_name(entry), where(entry),
+                       "a layer, { type = \"linear\", out = 512 }");
+          }
+          config::set_place(places, layer_path, where(entry));
+          layers.push_back(read_layer(*table, layer_path));
+        }
+        break;
+      }
+      case Kind::reserved:
+        // An empty list asks for nothing.
+        if (node.is_array() && node.as_array()->empty()) break;
+        refuse(fmt::format("`{}`", path));
+        break;
+    }
+  }
+
+  LayerConfig read_layer(const toml::table& table, const std::string& path) const {
+    LayerConfig layer;
+    const auto text = [&](const toml::node& node, std::string_view name, std::string& value) {
+      const auto* read = node.as_string();
+      if (read == nullptr) {
+        wrong_type(fmt::format("{}.{}", path, name), type_name(node), where(node), "a string");
+      }
+      value = **read;
+    };
+    if (const toml::node* type = table.get("type")) text(*type, "type", layer.type);
+    // Other types bring keys of their own; validation names the type.
+    if (layer.type != "linear") return layer;
+    for (const auto& [name, node] : table) {
+      const std::string_view key = name.str();
+      const std::string full = fmt::format("{}.{}", path, key);
+      if (key == "type") continue;
+      if (key == "activation") {
+        text(node, key, layer.activation);
+      } else if (key == "out") {
+        const auto value = node.value_exact<std::int64_t>();
+        if (!value) wrong_type(full, type_name(node), where(node), "a positive integer");
+        layer.out = *value;
+      } else if (key == "slope" || key == "alpha") {
+        if (!read_number(node, key == "slope" ? layer.slope : layer.alpha)) {
+          wrong_type(full, type_name(node), where(node), "a number");
+        }
+      } else {
+        const std::string guess = closest(key, {"type", "out", "activation", "slope", "alpha"});
+        throw Error(Status::usage, fmt::format("unknown key `{}`", full), where(name.source()),
+                    guess.empty() ? "a linear layer has `out`, `activation`, `slope` and `alpha`"
+                                  : fmt::format("did you mean `{}`?", guess));
+      }
+    }
+    if (!table.contains("out")) {
+      throw Error(Status::usage, fmt::format("`{}` has no `out`", path), where(table),
+                  "give its number of outputs, out = 512");
+    }
+    return layer;
+  }
+
+  std::string_view source_;
+  std::string_view fixed_where_;
+  std::vector<std::pair<std::string, std::pair<std::string, std::string>>> refused_;
+};
+
+toml::table parse_toml(std::string_view text, std::string_view source) {
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    throw Error(Status::usage, fmt::format("not valid TOML: {}", error.description()),
+                fmt::format("{}:{}", source, error.source().begin.line),
+                "mend the line; `cuvae init` prints a working file");
+  }
+}
+
+void check_schema(const toml::table& table, std::string_view source) {
+  const toml::node* node = table.get("schema");
+  if (node == nullptr) return;
+  const auto version = node->value_exact<std::int64_t>();
+  if (!version || *version != 1) {
+    throw Error(Status::usage, "`schema` is not one that this version reads",
+                fmt::format("{}:{}", source, node->source().begin.line), "use schema = 1");
+  }
+}
+
+std::string preset_key(const toml::table& table, std::string_view source, std::string& where) {
+  const toml::node* node = table.get("preset");
+  if (node == nullptr) return {};
+  where = fmt::format("{}:{}", source, node->source().begin.line);
+  const auto* name = node->as_string();
+  if (name == nullptr) wrong_type("preset", type_name(*node), where, "the name of a preset");
+  return **name;
+}
+
+const Preset& find_preset(std::string_view name, std::string_view where) {
+  std::vector<std::string> names;
+  for (const Preset& preset : presets()) {
+    if (preset.name == name) return preset;
+    names.push_back(preset.name);
+  }
+  const std::string guess = closest(name, names);
+  throw Error(Status::usage, fmt::format("unknown preset {}", config::toml_string(name)), where,
+              guess.empty() ? "`cuvae presets` lists them"
+                            : fmt::format("did you mean {}?", config::toml_string(guess)));
+}
+
+// A preset may build on another one; the depth is bounded because files name each other freely.
+void apply_preset(Merger& merger, std::string_view name, std::string_view where, int depth = 0) {
+  if (depth > 8) {
+    throw Error(Status::usage,
+                fmt::format("preset {} inherits from itself", config::toml_string(name)), where,
+                "break the circle");
+  }
+  const Preset& preset = find_preset(name, where);
+  const std::string source = preset.name + ".toml";
+  const toml::table table = parse_toml(preset.toml, source);
+  check_schema(table, source);
+  std::string inner_where;
+  const std::string inner = preset_key(table, source, inner_where);
+  if (!inner.empty()) apply_preset(merger, inner, inner_where, depth + 1);
+  merger.apply(table, source);
+  if (!table.contains("name")) merger.config.name = preset.name;
+  // A preset is no file on the user's disk: its data counts from the current directory.
+  merger.data_path_is_from_file = false;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  const auto mend = [&]() -> std::string {
+    for (const Preset& preset : presets()) {
+      if (preset.name == path.string()) {
+        return fmt::format("did you mean --preset {}?", preset.name);
+      }
+    }
+    return "`cuvae init --preset mnist-mlp > config.toml` makes one";
+  };
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (!std::filesystem::exists(status)) {
+    throw Error(Status::input, "no such configuration file", path.string(), mend());
+  }
+  if (std::filesystem::is_directory(status)) {
+    throw Error(Status::input, "the configuration is a folder", path.string(),
+                "give a TOML file, such as the folder's config.toml");
+  }
+  std::ifstream stream(path, std::ios::binary);
+  std::string text(max_file_bytes + 1, '\0');
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(std::max<std::streamsize>(stream.gcount(), 0)));
+  if (stream.bad() || (stream.fail() && !stream.eof())) {
+    throw Error(Status::input, "cannot read the configuration", path.string(),
+                "check its permissions");
+  }
+  if (text.size() > max_file_bytes) {
+    throw Error(Status::input, "the configuration is larger than 16 MiB", path.string(),
+                "give a TOML file");
+  }
+  return text;
+}
+
+// A name for the runs from the file's, with what a folder's name should not have replaced.
+std::string name_from(const std::filesystem::path& file) {
+  std::string name = file.stem().string().substr(0, 100);
+  for (char& c : name) {
+    const bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '_' || c == '-' || c == '.';
+    if (!good) c = '_';
+  }
+  if (name.empty()) return "run";
+  if (name[0] == '.' || name[0] == '-') name[0] = '_';
+  return name;
+}
+
+}  // namespace
+
+const char* process_environment(const char* name) {
+  return std::getenv(name);
+}
+
+Config load_config(const ConfigSources& sources) {
+  Merger merger;
+  toml::table table;
+  std::string source;
+  std::string preset = sources.preset;
+  std::string preset_where = "--preset";
+  if (!sources.file.empty()) {
+    source = sources.file.string();
+    table = parse_toml(read_file(sources.file), source);
+    check_schema(table, source);
+    std::string where;
+    const std::string inherited = preset_key(table, source, where);
+    if (preset.empty()) {
+      preset = inherited;
+      preset_where = where;
+    }
+  }
+  if (!preset.empty()) apply_preset(merger, preset, preset_where);
+  if (!sources.file.empty()) {
+    if (!table.contains("name")) merger.config.name = name_from(sources.file);
+    merger.apply(table, source);
+  }
+  if (sources.environment) {
+    const auto from_environment = [&](const std::string& variable, std::string_view key) {
+      const char* value = sources.environment(variable.c_str());
+      if (value == nullptr || *value == '\0') return;
+      const std::string where = "environment " + variable;
+      merger.apply(ConfigOverride{.key = std::string(key), .value = value, .where = where});
+    };
+    for (const Key& key : config::keys()) {
+      if (key.path == "run.device") from_environment("CUVAE_DEVICE", key.path);
+      if (key.path == "run.threads") from_environment("CUVAE_THREADS", key.path);
+      from_environment(config::environment_name(key.path), key.path);
+    }
+  }
+  for (const ConfigOverride& override : sources.overrides) merger.apply(override);
+  merger.finish();
+  std::filesystem::path data = merger.config.data.path;
+  if (merger.data_path_is_from_file) data = sources.file.parent_path() / data;
+  merger.config.data.path = std::filesystem::absolute(data).lexically_normal().string();
+  return merger.config;
+}
+
+Config parse_config(std::string_view toml, std::string_view source) {
+  Merger merger;
+  const toml::table table = parse_toml(toml, source);
+  check_schema(table, source);
+  std::string where;
+  const std::string preset = preset_key(table, source, where);
+  if (!preset.empty()) apply_preset(merger, preset, where);
+  merger.apply(table, source);
+  merger.finish();
+  return merger.config;
+}
+
+Config preset_config(std::string_view name) {
+  Merger merger;
+  apply_preset(merger, name, "");
+  merger.finish();
+  return merger.config;
+}
+
+}  // namespace cuvae

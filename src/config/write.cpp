@@ -1,0 +1,82 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+
+#include "config/keys.h"
+#include "cuvae/config.h"
+
+namespace cuvae {
+namespace {
+
+struct Line {
+  std::string text;
+  std::string comment;
+};
+
+// A short value carries its comment behind it, in a column; a long one above it.
+void append_lines(std::string& out, const std::vector<Line>& lines) {
+  constexpr std::size_t longest_aligned = 40;
+  std::size_t column = 0;
+  for (const Line& line : lines) {
+    if (!line.comment.empty() && line.text.size() <= longest_aligned) {
+      column = std::max(column, line.text.size());
+    }
+  }
+  for (const Line& line : lines) {
+    if (line.comment.empty()) {
+      out += line.text + "\n";
+    } else if (line.text.size() <= longest_aligned) {
+      out += fmt::format("{:<{}}  # {}\n", line.text, column, line.comment);
+    } else {
+      out += fmt::format("# {}\n{}\n", line.comment, line.text);
+    }
+  }
+}
+
+std::string joined(const std::vector<std::string_view>& words) {
+  std::string text;
+  for (const std::string_view word : words) {
+    text += text.empty() ? "" : " | ";
+    text += word;
+  }
+  return text;
+}
+
+std::string comment_of(const config::Key& key) {
+  std::string comment(key.doc);
+  if (key.kind == config::Kind::choice) {
+    comment += fmt::format(" ({})", joined(key.available.empty() ? key.choices : key.available));
+  } else if (key.only_default) {
+    comment += " (fixed in this version)";
+  }
+  return comment;
+}
+
+}  // namespace
+
+std::string to_toml(const Config& config, bool comments) {
+  std::string out;
+  std::vector<Line> lines;
+  std::string_view section;
+  lines.push_back({"schema = 1", ""});
+  for (const config::Key& key : config::keys()) {
+    if (key.kind == config::Kind::reserved) continue;
+    const auto dot = key.path.find('.');
+    const bool top = dot == std::string_view::npos;
+    const std::string_view here = top ? std::string_view{} : key.path.substr(0, dot);
+    if (here != section) {
+      append_lines(out, lines);
+      lines.clear();
+      out += fmt::format("\n[{}]\n", here);
+      section = here;
+    }
+    lines.push_back({fmt::format("{} = {}", top ? key.path : key.path.substr(dot + 1),
+                                 config::value_as_toml(key, config)),
+                     comments ? comment_of(key) : std::string()});
+  }
+  append_lines(out, lines);
+  return out;
+}
+
+}  // namespace cuvae
