@@ -59,7 +59,6 @@ class Evaluator {
   [[nodiscard]] Metrics metrics(double beta, std::int64_t sample = 0);
 
  private:
-  Device& device_;
   Store& store_;
   const Model& model_;
   const DatasetSplit& split_;
@@ -98,7 +97,8 @@ class Trainer {
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   [[nodiscard]] const Dataset& dataset() const noexcept { return *dataset_; }
 
-  // Averages over the steps of the current epoch so far (weighted by their rows).
+  // Averages over the steps of the current epoch (weighted by their rows); after its last step they
+  // stand until the next epoch's first.
   [[nodiscard]] Metrics epoch_metrics() const;
   // On the test split; nothing where there is none.
   [[nodiscard]] std::optional<Metrics> evaluate_test();
@@ -111,7 +111,7 @@ class Trainer {
   void restore(const TensorFile& file, std::string_view where);
 
  private:
-  void prepare(std::int64_t step, std::int64_t steps, std::int64_t rows);
+  void prepare(std::int64_t rows);
   Config config_;
   std::shared_ptr<const Dataset> dataset_;
   Device& device_;
@@ -123,6 +123,7 @@ class Trainer {
   std::unique_ptr<Program> single_;   // one step of a full batch; null if program_ is that
   std::unique_ptr<Program> last_;     // the smaller last batch; null if dropped or none
   std::unique_ptr<Evaluator> test_;
+  std::shared_ptr<const Tensor> bound_;  // the window the store shows now
   std::int64_t batch_ = 0;
   std::int64_t last_rows_ = 0;
   std::int64_t steps_per_epoch_ = 0;

@@ -1,0 +1,235 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "cuvae/error.h"
+#include "cuvae/rng.h"
+#include "cuvae/run.h"
+#include "io/file.h"
+#include "train/run_folder.h"
+
+namespace cuvae {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t chunk_rows = 1000;
+constexpr std::uint64_t config_cap = std::uint64_t{1} << 20;
+
+// Rows [first, first + part.rows) of `whole` become those of `part`.
+void put_rows(Tensor& whole, const Tensor& part, std::int64_t first) {
+  const Tensor rows = part.to(whole.dtype());
+  const auto row_bytes = static_cast<std::size_t>(whole.shape()[1]) * size_of(whole.dtype());
+  std::memcpy(whole.bytes().data() + static_cast<std::size_t>(first) * row_bytes,
+              rows.bytes().data(), rows.bytes().size());
+}
+
+Tensor take_rows(const Tensor& whole, std::int64_t first, std::int64_t count) {
+  const std::int64_t width = whole.shape()[1];
+  Tensor part(whole.dtype(), Shape{count, width});
+  const auto row_bytes = static_cast<std::size_t>(width) * size_of(whole.dtype());
+  std::memcpy(part.bytes().data(),
+              whole.bytes().data() + static_cast<std::size_t>(first) * row_bytes,
+              part.bytes().size());
+  return part;
+}
+
+TensorFile read_model(const fs::path& run) {
+  std::error_code error;
+  if (!fs::exists(run, error)) {
+    throw Error(Status::input, "no such run", run.string(),
+                "give a run folder or a model.safetensors");
+  }
+  const RunFolder folder{run};
+  const bool is_folder = fs::is_directory(run, error);
+  const fs::path path = is_folder ? folder.model() : run;
+  if (is_folder && !fs::exists(path, error)) {
+    throw Error(Status::input, "the folder holds no model.safetensors", run.string(),
+                folder.is_run() ? "finish the run with `cuvae train --resume --out`"
+                                : "give the folder of a trained run");
+  }
+  TensorFile file = read_safetensors(path);
+  require_finite(file);
+  return file;
+}
+
+Config read_config(const fs::path& run, const Model& model) {
+  std::error_code error;
+  const RunFolder folder{fs::is_directory(run, error) ? run : run.parent_path()};
+  Config config;
+  if (folder.is_run()) {
+    config = parse_config(read_file(folder.config(), config_cap), folder.config().string());
+  }
+  config.model = model.config();
+  return config;
+}
+
+}  // namespace
+
+LoadedRun::LoadedRun(const fs::path& run, Device& device) : device_(device) {
+  const TensorFile file = read_model(run);
+  model_ = std::make_unique<Model>(model_of(file));
+  config_ = read_config(run, *model_);
+  store_ = device.make_store();
+  model_->load(*store_, file.tensors, file.source);
+}
+
+std::shared_ptr<const Dataset> LoadedRun::load_data(const std::string& path) const {
+  auto dataset =
+      std::make_shared<const Dataset>(load_dataset(path.empty() ? config_.data.path : path));
+  const InputSpec& input = model_->input();
+  const ImageSize& image = dataset->image;
+  if (image.channels != input.channels || image.height != input.height ||
+      image.width != input.width) {
+    throw Error(Status::input,
+                fmt::format("images of {}x{}x{}, the model wants {}x{}x{}", image.channels,
+                            image.height, image.width, input.channels, input.height, input.width),
+                dataset->path.string(), "give --data with images of the model's size");
+  }
+  return dataset;
+}
+
+Metrics LoadedRun::evaluate(const DatasetSplit& split, std::int64_t z_samples) {
+  if (z_samples < 1) {
+    throw Error(Status::usage, fmt::format("{} latent samples", z_samples), "--z-samples",
+                "give a positive number");
+  }
+  Evaluator evaluator(device_, *store_, *model_, split,
+                      static_cast<std::uint64_t>(config_.train.seed));
+  Metrics total;
+  for (std::int64_t k = 0; k < z_samples; ++k) {
+    const Metrics one = evaluator.metrics(config_.objective.beta, k);
+    total.n = one.n;
+    total.reconstruction += one.reconstruction / static_cast<double>(z_samples);
+    total.kl += one.kl / static_cast<double>(z_samples);
+  }
+  total.neg_elbo = total.reconstruction + total.kl;
+  total.loss = total.reconstruction + config_.objective.beta * total.kl;
+  return total;
+}
+
+RowScores LoadedRun::score(const DatasetSplit& split) {
+  return Evaluator(device_, *store_, *model_, split, static_cast<std::uint64_t>(config_.train.seed))
+      .rows();
+}
+
+Tensor LoadedRun::sample(std::int64_t count, std::uint64_t seed) {
+  const std::int64_t latent = config_.model.latent.size;
+  if (count < 1 || count > (std::int64_t{1} << 40) / latent) {
+    throw Error(Status::usage, fmt::format("{} samples", count), "--count",
+                "give a positive number that fits in memory");
+  }
+  Tensor latents(DType::f32, Shape{count, latent});
+  const RandomKey key{.seed = seed, .purpose = Purpose::generation, .stream = 0, .step = 0};
+  const auto z = latents.as<float>();
+  for (std::size_t group = 0; group * 4 < z.size(); ++group) {
+    const std::array<float, 4> normals = random_normal4(key, group);
+    for (std::size_t i = 0; i < 4 && group * 4 + i < z.size(); ++i) z[group * 4 + i] = normals[i];
+  }
+  return decode(latents);
+}
+
+Tensor LoadedRun::decode(const Tensor& latents) {
+  const std::int64_t latent = config_.model.latent.size;
+  if (latents.shape().rank() != 2 || latents.shape()[1] != latent) {
+    throw Error(Status::input, "latents of shape " + latents.shape().str(), "--latents",
+                fmt::format("the model decodes [n, {}]", latent));
+  }
+  const Tensor reals = latents.to(DType::f32);
+  for (const float value : reals.as<float>()) {
+    if (!std::isfinite(value)) {
+      throw Error(Status::input, "latents that are not finite", "--latents", "give finite numbers");
+    }
+  }
+  const std::int64_t n = latents.shape()[0];
+  Tensor decoded(DType::f32, Shape{n, model_->input().features()});
+  std::unique_ptr<Program> program;
+  std::int64_t batch = 0;
+  for (std::int64_t first = 0; first < n; first += batch) {
+    const std::int64_t rows = std::min(chunk_rows, n - first);
+    if (rows != batch) program = device_.compile(model_->decoder_graph(rows), *store_, {});
+    batch = rows;
+    store_->write(store_name::latents(batch), take_rows(reals, first, batch));
+    program->run();
+    put_rows(decoded, program->read("decoded"), first);
+  }
+  return decoded;
+}
+
+LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,
+                                                 const std::vector<std::int64_t>& indices) {
+  const auto count = static_cast<std::int64_t>(indices.size());
+  const std::int64_t features = model_->input().features();
+  auto chosen = std::make_shared<Tensor>(split.images->dtype(), Shape{count, features});
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t index = indices[static_cast<std::size_t>(i)];
+    if (index < 0 || index >= split.size()) {
+      throw Error(Status::usage, fmt::format("no image {}", index), "--index",
+                  fmt::format("choose from 0 to {}", split.size() - 1));
+    }
+    put_rows(*chosen, take_rows(*split.images, index, 1), i);
+  }
+  Reconstruction result{Tensor(DType::f32, Shape{count, features}),
+                        Tensor(DType::f32, Shape{count, features})};
+  if (count == 0) return result;
+  store_->bind(store_name::eval_data(count), chosen);
+  std::unique_ptr<Program> program;
+  std::int64_t batch = 0;
+  for (std::int64_t first = 0; first < count; first += batch) {
+    const std::int64_t rows = std::min(chunk_rows, count - first);
+    if (rows != batch) {
+      program = device_.compile(model_->reconstruction_graph(rows, count), *store_, {});
+    }
+    batch = rows;
+    const std::array<std::int64_t, 5> clock{config_.train.seed, 0, 0, first, 0};
+    store_->write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
+    program->run();
+    put_rows(result.original, program->read("x"), first);
+    put_rows(result.reconstruction, program->read("reconstruction"), first);
+  }
+  return result;
+}
+
+LoadedRun::Encoding LoadedRun::encode(const DatasetSplit& split) {
+  RowScores scores = score(split);
+  return {std::move(scores.mean), std::move(scores.logvar)};
+}
+
+RunSummary summarise_run(const fs::path& run) {
+  const TensorFile file = read_model(run);
+  const Model model = model_of(file);
+  RunSummary summary;
+  summary.config = read_config(run, model);
+  summary.input = model.input();
+  summary.parameters = model.parameter_count();
+  std::error_code error;
+  const RunFolder folder{fs::is_directory(run, error) ? run : run.parent_path()};
+  if (fs::exists(folder.metrics(), error)) {
+    const std::string text = read_file(folder.metrics(), std::uint64_t{1} << 30);
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = std::min(text.find('\n', begin), text.size());
+      const auto line = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
+      begin = end + 1;
+      if (!line.is_object()) continue;
+      Metrics metrics;
+      metrics.n = line.value("n", std::int64_t{0});
+      metrics.loss = line.value("loss", 0.0);
+      metrics.neg_elbo = line.value("neg_elbo", 0.0);
+      metrics.reconstruction = line.value("reconstruction", 0.0);
+      metrics.kl = line.value("kl", 0.0);
+      summary.epochs_done = line.value("epoch", std::int64_t{0});
+      summary.steps_done = line.value("step", std::int64_t{0});
+      (line.value("split", std::string()) == "test" ? summary.test : summary.train) = metrics;
+    }
+  }
+  for (const fs::path& path : {folder.config(), folder.environment(), folder.model(), folder.last(),
+                               folder.metrics(), folder.samples(), folder.reconstructions()}) {
+    if (fs::exists(path, error)) summary.files.push_back(fs::relative(path, folder.path).string());
+  }
+  return summary;
+}
+
+}  // namespace cuvae

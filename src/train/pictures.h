@@ -1,0 +1,17 @@
+#pragma once
+// The two pictures that a training run leaves.
+
+#include "cuvae/run.h"
+#include "train/run_folder.h"
+
+namespace cuvae {
+
+// samples.png: 64 draws from the prior (seed of the training). reconstructions.png: the first 32
+// images of the test split (else of the training split) over their reconstructions. Images of other
+// than 1 or 3 channels have no pictures.
+void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& folder);
+
+// The shape of one picture of a model, or Error(usage) where it is none (channels).
+[[nodiscard]] struct ImageShape image_shape(const InputSpec& input);
+
+}  // namespace cuvae

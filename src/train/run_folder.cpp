@@ -1,0 +1,172 @@
+#include "train/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "base/text.h"
+
+#include "cuvae/error.h"
+#include "cuvae/version.h"
+#include "io/file.h"
+
+namespace cuvae {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* model_format = "cuvae.model";
+
+std::string hexadecimal(double value) {
+  std::array<char, 64> text{};
+  const auto end =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::hex);
+  return {text.data(), end.ptr};
+}
+
+std::string input_text(const InputSpec& input) {
+  return fmt::format("{},{},{},{},{},{}", input.channels, input.height, input.width,
+                     name_of(input.dtype), hexadecimal(input.scale), hexadecimal(input.shift));
+}
+
+std::vector<std::string> split_commas(const std::string& text) {
+  std::vector<std::string> parts(1);
+  for (const char c : text) {
+    if (c == ',')
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
+template <class T, class... Format>
+bool parse(const std::string& text, T& value, Format... format) {
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, value, format...);
+  return result.ec == std::errc() && result.ptr == end;
+}
+
+bool parse_input(const std::string& text, InputSpec& input) {
+  const std::vector<std::string> parts = split_commas(text);
+  if (parts.size() != 6) return false;
+  if (parts[3] == "f32")
+    input.dtype = DType::f32;
+  else if (parts[3] != "u8")
+    return false;
+  return parse(parts[0], input.channels) && parse(parts[1], input.height) &&
+         parse(parts[2], input.width) && parse(parts[4], input.scale, std::chars_format::hex) &&
+         parse(parts[5], input.shift, std::chars_format::hex) && input.scale != 0;
+}
+
+}  // namespace
+
+bool RunFolder::empty() const {
+  std::error_code error;
+  if (!fs::exists(path, error)) return true;
+  if (!fs::is_directory(path, error)) {
+    throw Error(Status::usage, "not a folder", path.string(), "choose another --out");
+  }
+  return fs::is_empty(path, error);
+}
+
+bool RunFolder::is_run() const {
+  std::error_code error;
+  return fs::is_regular_file(config(), error);
+}
+
+void RunFolder::clear() const {
+  std::error_code error;
+  for (const fs::path& file : {last(), checkpoints(), model(), metrics(), samples(),
+                               reconstructions(), environment(), config()}) {
+    fs::remove(file, error);  // what is not there, or a folder with foreign files, stays
+  }
+}
+
+fs::path default_run_path(const std::string& name) {
+  for (std::int64_t n = 1;; ++n) {
+    fs::path path = fs::path("runs") / (name + "-" + std::to_string(n));
+    std::error_code error;
+    if (!fs::exists(path, error)) return path;
+  }
+}
+
+std::string config_text(const Config& config, const Dataset& dataset) {
+  return "# the effective configuration of this run\n# data SHA-256: " + dataset.sha256 + "\n" +
+         to_toml(config);
+}
+
+std::string environment_text(const Config& config, const Dataset& dataset, const Device& device) {
+  const DeviceInfo info = device.info();
+  Json json;
+  json["schema"] = 1;
+  json["cuvae"] = std::string(version());
+  json["commit"] = std::string(git_hash());
+  json["compiler"] = std::string(compiler());
+  json["device"] = {{"name", info.name}, {"model", info.model}, {"details", info.details}};
+  json["threads"] = info.threads;
+  json["data"] = {{"path", config.data.path}, {"sha256", dataset.sha256}};
+  return json.dump(2) + "\n";
+}
+
+TensorFile model_file(const Model& model, std::vector<NamedTensor> weights) {
+  TensorFile file;
+  for (NamedTensor& named : weights) {
+    file.tensors.push_back({std::move(named.name), named.tensor.to(DType::f32)});
+  }
+  Config config;
+  config.name = "model";
+  config.model = model.config();
+  file.metadata = {
+      {model_format, "1"}, {"config", to_toml(config)}, {"input", input_text(model.input())}};
+  return file;
+}
+
+Model model_of(const TensorFile& file) {
+  const auto text = [&](const std::string& key) -> const std::string& {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end()) {
+      throw Error(Status::input, "no `" + key + "` in the metadata: not a model of cuvae",
+                  file.source, "give a run folder or the model.safetensors of one");
+    }
+    return found->second;
+  };
+  if (text(model_format) != "1") {
+    throw Error(Status::input, "an unknown model format `" + printable(text(model_format)) + "`",
+                file.source, "use the version of cuvae that wrote it");
+  }
+  InputSpec input;
+  if (!parse_input(text("input"), input)) {
+    throw Error(Status::input, "a damaged `input` in the metadata", file.source,
+                "restore the file or train again");
+  }
+  try {
+    return Model(parse_config(text("config"), "metadata").model, input);
+  } catch (const Error& error) {
+    throw Error(Status::input, std::string("a damaged `config` in the metadata: ") + error.what(),
+                file.source, "restore the file or train again");
+  }
+}
+
+std::string metrics_line(std::int64_t epoch, std::int64_t step, const std::string& split,
+                         const Metrics& metrics, double beta, double lr, double seconds) {
+  Json json;
+  json["epoch"] = epoch;
+  json["step"] = step;
+  json["split"] = split;
+  json["n"] = metrics.n;
+  json["loss"] = metrics.loss;
+  json["neg_elbo"] = metrics.neg_elbo;
+  json["reconstruction"] = metrics.reconstruction;
+  json["kl"] = metrics.kl;
+  json["beta"] = beta;
+  json["lr"] = lr;
+  json["seconds"] = seconds;
+  return json.dump();
+}
+
+}  // namespace cuvae

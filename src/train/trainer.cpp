@@ -1,0 +1,315 @@
+#include "cuvae/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "base/text.h"
+#include "cuvae/error.h"
+
+namespace cuvae {
+namespace {
+
+constexpr const char* checkpoint_format = "cuvae.checkpoint";
+constexpr std::string_view m_prefix = "adam.m.";
+constexpr std::string_view v_prefix = "adam.v.";
+
+// Reals in a checkpoint's metadata are hexadecimal, so that they come back bit for bit.
+std::string exact(double value) {
+  std::array<char, 64> text{};
+  const auto end =
+      std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::hex);
+  return {text.data(), end.ptr};
+}
+
+class Metadata {
+ public:
+  Metadata(const TensorFile& file, std::string_view where) : file_(file), where_(where) {}
+
+  [[nodiscard]] const std::string& text(const std::string& key) const {
+    const auto found = file_.metadata.find(key);
+    if (found == file_.metadata.end()) refuse("has no `" + key + "`");
+    return found->second;
+  }
+  [[nodiscard]] std::int64_t integer(const std::string& key) const {
+    return parse<std::int64_t>(key, [](const char* a, const char* b, std::int64_t& value) {
+      return std::from_chars(a, b, value);
+    });
+  }
+  [[nodiscard]] double real(const std::string& key) const {
+    return parse<double>(key, [](const char* a, const char* b, double& value) {
+      return std::from_chars(a, b, value, std::chars_format::hex);
+    });
+  }
+  [[noreturn]] void refuse(const std::string& what) const {
+    throw Error(Status::input, "the checkpoint " + what, where_,
+                "resume from a checkpoint of this very run, or train anew with --overwrite");
+  }
+
+ private:
+  template <class T, class Read>
+  T parse(const std::string& key, Read read) const {
+    const std::string& value = text(key);
+    T parsed{};
+    const char* end = value.data() + value.size();
+    const auto result = read(value.data(), end, parsed);
+    if (result.ec != std::errc() || result.ptr != end) {
+      refuse("has `" + key + "` = `" + value + "`");
+    }
+    return parsed;
+  }
+  const TensorFile& file_;
+  std::string where_;
+};
+
+std::vector<NamedTensor> starting_with(const TensorFile& file, std::string_view prefix) {
+  std::vector<NamedTensor> chosen;
+  for (const NamedTensor& named : file.tensors) {
+    if (named.name.starts_with(prefix)) chosen.push_back(named);
+  }
+  return chosen;
+}
+
+TrainingSpec training_spec(const Config& config, std::int64_t dataset_rows, std::int64_t batch,
+                           const BatchSource& source, std::int64_t steps) {
+  TrainingSpec spec;
+  spec.batch = batch;
+  spec.dataset = dataset_rows;
+  spec.window = source.window_rows();
+  spec.steps = steps;
+  spec.shuffle = config.train.shuffle;
+  spec.staged = source.staged();
+  spec.objective = config.objective;
+  spec.optimizer = config.train.optimizer;
+  return spec;
+}
+
+}  // namespace
+
+InputSpec input_spec(const Dataset& dataset, const DataConfig& config) {
+  InputSpec spec;
+  spec.channels = dataset.image.channels;
+  spec.height = dataset.image.height;
+  spec.width = dataset.image.width;
+  spec.dtype = DType::u8;
+  if (config.scale == "none") {
+    spec.scale = 1.0;
+  } else if (config.scale == "standardise") {
+    if (!dataset.train) {
+      throw Error(Status::input, "no training split to standardise by", dataset.path.string(),
+                  "use a data folder that has one, or data.scale = \"unit\"");
+    }
+    // Sums of integers up to 255 and 255^2 are exact in 64 bits.
+    std::uint64_t sum = 0;
+    std::uint64_t squares = 0;
+    const auto pixels = dataset.train->images->as<std::uint8_t>();
+    for (const std::uint64_t pixel : pixels) {
+      sum += pixel;
+      squares += pixel * pixel;
+    }
+    const auto n = static_cast<double>(pixels.size());
+    const double mean = static_cast<double>(sum) / n;
+    const double variance = static_cast<double>(squares) / n - mean * mean;
+    if (!(variance > 0)) {
+      throw Error(Status::input, "all pixels of the training split are equal",
+                  dataset.path.string(), "use data.scale = \"unit\"");
+    }
+    spec.shift = mean;
+    spec.scale = 1.0 / std::sqrt(variance);
+  }
+  return spec;
+}
+
+Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
+                 const TrainerOptions& options)
+    : config_(config),
+      dataset_(std::move(dataset)),
+      device_(device),
+      options_(options),
+      model_(config.model, input_spec(*dataset_, config.data)),
+      store_(device.make_store()),
+      batch_(config.train.batch_size) {
+  if (!dataset_->train) {
+    throw Error(Status::input, "the data has no training split", dataset_->path.string(),
+                "give a folder with train-images-idx3-ubyte[.gz]");
+  }
+  const DatasetSplit& split = *dataset_->train;
+  const std::int64_t rows = split.size();
+  if (batch_ > rows) {
+    throw Error(Status::usage,
+                "a batch of " + format_count(batch_) + " from " + format_count(rows) + " samples",
+                "train.batch_size", "choose at most " + format_count(rows));
+  }
+  last_rows_ = config.train.drop_last ? 0 : rows % batch_;
+  steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);
+
+  const std::int64_t steps = options_.compile.steps;
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  if (options_.stream_rows > 0) {
+    const std::int64_t most = std::max(options_.stream_rows, batch_ * steps);
+    source_ =
+        std::make_unique<StreamingSource>(split, seed, config.train.shuffle, std::min(most, rows));
+  } else {
+    source_ = std::make_unique<ResidentSource>(split);
+  }
+
+  const auto compile = [&](std::int64_t batch, int unrolled) {
+    CompileOptions compile_options = options_.compile;
+    compile_options.steps = unrolled;
+    return device_.compile(
+        model_.training_graph(training_spec(config_, rows, batch, *source_, steps)), *store_,
+        compile_options);
+  };
+  program_ = compile(batch_, options_.compile.steps);
+  if (steps > 1) single_ = compile(batch_, 1);
+  if (last_rows_ > 0) last_ = compile(last_rows_, 1);
+
+  model_.load(*store_, model_.initial_weights(seed), "initial weights");
+  if (const double v0 = config.train.optimizer.v0; v0 != 0.0) {
+    for (const ParameterSpec& spec : model_.parameters()) {
+      Tensor moment(DType::f32, spec.shape);
+      std::ranges::fill(moment.as<float>(), static_cast<float>(v0));
+      store_->write(std::string(v_prefix) + spec.name, moment);
+    }
+  }
+  Tensor hyper(DType::f64, Shape{steps, 2});
+  for (std::int64_t s = 0; s < steps; ++s) {
+    hyper.as<double>()[static_cast<std::size_t>(2 * s)] = config.train.lr;
+    hyper.as<double>()[static_cast<std::size_t>(2 * s + 1)] = config.objective.beta;
+  }
+  store_->write(store_name::hyper, device.info().real == DType::f64 ? hyper : hyper.to(DType::f32));
+  const std::array<std::int64_t, 1> commit{1};
+  store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(commit)));
+
+  if (dataset_->test && dataset_->test->size() > 0) {
+    test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
+                                        options_.compile);
+  }
+}
+
+// Shows the device the rows and the counters of the next `steps` steps of `rows` rows in all.
+void Trainer::prepare(std::int64_t rows) {
+  const std::int64_t epoch = step_ / steps_per_epoch_;
+  const std::int64_t position = step_ % steps_per_epoch_ * batch_;
+  const Window window = source_->window(epoch, position, rows);
+  if (window.rows != bound_) {
+    store_->bind(store_name::data, window.rows);
+    bound_ = window.rows;
+  }
+  const std::array<std::int64_t, 5> clock{config_.train.seed, step_, epoch, position, window.base};
+  store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
+}
+
+std::vector<StepResult> Trainer::run(std::int64_t steps) {
+  if (step_ % steps_per_epoch_ == 0) sums_ = {};
+  const std::int64_t end =
+      std::min(step_ + steps, (step_ / steps_per_epoch_ + 1) * steps_per_epoch_);
+  const std::int64_t full_end =
+      (step_ / steps_per_epoch_ + 1) * steps_per_epoch_ - (last_rows_ > 0 ? 1 : 0);
+  std::vector<StepResult> results;
+  while (step_ < end) {
+    const std::int64_t left = std::min(end, full_end) - step_;
+    Program& program = left <= 0                               ? *last_
+                       : left >= program_->steps() || !single_ ? *program_
+                                                               : *single_;
+    const std::int64_t batch = left <= 0 ? last_rows_ : batch_;
+    prepare(batch * program.steps());
+    program.run();
+    for (int s = 0; s < program.steps(); ++s) {
+      const auto read = [&](const char* name) {
+        return program.read(name, s).to(DType::f64).as<double>()[0];
+      };
+      StepResult result{.step = step_,
+                        .epoch = step_ / steps_per_epoch_,
+                        .n = batch,
+                        .loss = read("loss"),
+                        .reconstruction = read("reconstruction"),
+                        .kl = read("kl")};
+      if (!std::isfinite(result.loss)) {
+        throw Error(Status::diverged,
+                    "the loss is not finite at step " + format_count(step_ + 1) + " (epoch " +
+                        std::to_string(result.epoch + 1) + ")",
+                    "training", "lower train.lr (now " + fmt::format("{}", config_.train.lr) + ")");
+      }
+      const auto n = static_cast<double>(batch);
+      sums_.n += batch;
+      sums_.loss += n * result.loss;
+      sums_.reconstruction += n * result.reconstruction;
+      sums_.kl += n * result.kl;
+      results.push_back(result);
+      ++step_;
+    }
+  }
+  return results;
+}
+
+Metrics Trainer::epoch_metrics() const {
+  Metrics metrics;
+  metrics.n = sums_.n;
+  if (sums_.n == 0) return metrics;
+  const auto n = static_cast<double>(sums_.n);
+  metrics.loss = sums_.loss / n;
+  metrics.reconstruction = sums_.reconstruction / n;
+  metrics.kl = sums_.kl / n;
+  metrics.neg_elbo = metrics.reconstruction + metrics.kl;
+  return metrics;
+}
+
+std::optional<Metrics> Trainer::evaluate_test() {
+  if (!test_) return std::nullopt;
+  return test_->metrics(config_.objective.beta);
+}
+
+TensorFile Trainer::checkpoint() const {
+  TensorFile file;
+  for (const std::string_view prefix : {std::string_view(), m_prefix, v_prefix}) {
+    for (NamedTensor& named : model_.save(*store_, prefix)) {
+      file.tensors.push_back(std::move(named));
+    }
+  }
+  file.metadata = {{checkpoint_format, "1"},
+                   {"step", std::to_string(step_)},
+                   {"steps_per_epoch", std::to_string(steps_per_epoch_)},
+                   {"seed", std::to_string(config_.train.seed)},
+                   {"data.sha256", dataset_->sha256},
+                   {"epoch.n", std::to_string(sums_.n)},
+                   {"epoch.loss", exact(sums_.loss)},
+                   {"epoch.reconstruction", exact(sums_.reconstruction)},
+                   {"epoch.kl", exact(sums_.kl)}};
+  return file;
+}
+
+void Trainer::restore(const TensorFile& file, std::string_view where) {
+  const Metadata metadata(file, where);
+  if (metadata.text(checkpoint_format) != "1") metadata.refuse("has an unknown format");
+  const std::int64_t step = metadata.integer("step");
+  const std::int64_t n = metadata.integer("epoch.n");
+  if (step < 0 || n < 0) metadata.refuse("has negative counters");
+  if (metadata.integer("steps_per_epoch") != steps_per_epoch_) {
+    metadata.refuse("was made with " + metadata.text("steps_per_epoch") +
+                    " steps an epoch, now there are " + std::to_string(steps_per_epoch_));
+  }
+  if (metadata.integer("seed") != config_.train.seed) metadata.refuse("has another train.seed");
+  if (metadata.text("data.sha256") != dataset_->sha256) {
+    metadata.refuse("was made with other data (SHA-256 " + metadata.text("data.sha256") + ")");
+  }
+  const Sums sums{.n = n,
+                  .loss = metadata.real("epoch.loss"),
+                  .reconstruction = metadata.real("epoch.reconstruction"),
+                  .kl = metadata.real("epoch.kl")};
+
+  std::vector<NamedTensor> weights;
+  for (const NamedTensor& named : file.tensors) {
+    if (!named.name.starts_with("adam.")) weights.push_back(named);
+  }
+  model_.load(*store_, weights, where);
+  model_.load(*store_, starting_with(file, m_prefix), where, m_prefix);
+  model_.load(*store_, starting_with(file, v_prefix), where, v_prefix);
+  step_ = step;
+  sums_ = sums;
+}
+
+}  // namespace cuvae
