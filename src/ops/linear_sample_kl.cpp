@@ -1,0 +1,51 @@
+// The encoder's heads, the sample and the KL term of each row.
+
+#include <fmt/format.h>
+
+#include "ops/linear.h"
+#include "ops/sample.h"
+
+namespace cuvae {
+namespace {
+
+std::vector<OutputSpec> infer(const InferContext& c) {
+  c.inputs(4, 5);
+  const Shape heads = expect_linear(c, true);
+  if (heads[1] % 2 != 0)
+    c.fail(fmt::format("the heads' weight {} has an odd number of rows", c.shape(1).str()),
+           "mean and logvar have the same size");
+  const Shape half{heads[0], heads[1] / 2};
+  expect_draw(c, 3, 4, half);
+  return {{"mean", DType::f32, half},
+          {"logvar", DType::f32, half},
+          {"z", DType::f32, half},
+          {"eps", DType::f32, half},
+          {"kl", DType::f32, Shape{half[0]}}};
+}
+
+std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
+  const std::int64_t half = graph[in[1]].shape[0] / 2;
+  const Value heads = graph.apply("linear", node.name + "/linear", {in[0], in[1], in[2]});
+  const auto parts = graph.add("split", node.name + "/split", {heads},
+                               {{"sizes", fmt::format("{},{}", half, half)}});
+  const Value logvar = graph.apply("activation", node.name + "/bound", {parts[1]},
+                                   {{"kind", std::string("bound_logvar")}});
+  const Value key = in.size() > 4 ? in[4] : Value{};
+  const auto drawn = graph.add("sample", node.name + "/sample", {parts[0], logvar, in[3], key},
+                               select(node.attrs, {"purpose", "stream", "samples"}));
+  const Value kl = graph.apply("gaussian_kl", node.name + "/kl", {parts[0], logvar});
+  return {parts[0], logvar, drawn[0], drawn[1], kl};
+}
+
+}  // namespace
+
+constinit const OpDef op_linear_sample_kl = {
+    .op = Op::linear_sample_kl,
+    .name = "linear_sample_kl",
+    .doc = "mean, bounded logvar, z, eps and kl from the hidden layer",
+    .infer = infer,
+    .cost = linear_cost,
+    .compose = compose,
+    .random = true};
+
+}  // namespace cuvae

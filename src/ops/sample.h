@@ -1,0 +1,13 @@
+#pragma once
+
+#include "cuvae/rng.h"
+#include "ops/rules.h"
+
+namespace cuvae {
+
+// Checks clock, optional key [B] and the attributes purpose and samples of a random operator whose
+// draws are [B, d].
+void expect_draw(const InferContext& c, int clock, int key, const Shape& draws);
+Purpose purpose_of(const Attrs& attrs);
+
+}  // namespace cuvae
