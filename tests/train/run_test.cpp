@@ -1,0 +1,374 @@
+// Runs on disk, as train_run() leaves them and LoadedRun reads them.
+
+#include "cuvae/run.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "cpu/cpu_device.h"
+#include "cuvae/error.h"
+#include "cuvae/image.h"
+#include "cuvae/safetensors.h"
+#include "support/synthetic.h"
+
+namespace cuvae {
+namespace {
+
+namespace fs = std::filesystem;
+
+class RunTest : public testing::Test {
+ protected:
+  RunTest() {
+    test::write_blob_folder(folder_ / "data", 200, 50);
+    config_.name = "blobs";
+    config_.data.path = (folder_ / "data").string();
+    config_.model.encoder.layers = {{.out = 24, .activation = "relu"}};
+    config_.model.decoder.layers = {{.out = 24, .activation = "relu"}};
+    config_.model.latent.size = 4;
+    config_.train.batch_size = 16;
+    config_.train.epochs = 2;
+    config_.train.lr = 3e-3;
+    config_.run.device = "cpu";
+    config_.run.threads = 1;
+  }
+
+  [[nodiscard]] TrainRunOptions to(const std::string& name) const {
+    TrainRunOptions options;
+    options.out = folder_ / name;
+    return options;
+  }
+  [[nodiscard]] std::string bytes(const std::string& path) const {
+    return test::file_bytes(folder_ / path);
+  }
+  // Nothing was thrown: Status::done.
+  static Error failure(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const Error& error) {
+      return error;
+    }
+    return {Status::done, "nothing was thrown"};
+  }
+
+  test::TemporaryFolder folder_;
+  Config config_;
+};
+
+TEST_F(RunTest, LeavesTheDocumentedFiles) {
+  const TrainReport report = train_run(config_, to("run"));
+  EXPECT_EQ(report.epochs, 2);
+  EXPECT_EQ(report.steps, 24);
+  EXPECT_EQ(report.device, "cpu");
+  ASSERT_TRUE(report.test.has_value());
+  EXPECT_EQ(report.test->n, 50);
+  for (const char* name : {"config.toml", "env.json", "model.safetensors", "metrics.jsonl",
+                           "samples.png", "reconstructions.png", "checkpoints/last.safetensors"}) {
+    EXPECT_TRUE(fs::exists(folder_ / "run" / name)) << name;
+  }
+  std::ifstream file(folder_ / "run/metrics.jsonl");
+  std::vector<nlohmann::json> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(lines.size(), 4U);
+  EXPECT_EQ(lines[3]["split"], "test");
+  EXPECT_EQ(lines[3]["epoch"], 2);
+  EXPECT_EQ(lines[3]["step"], 24);
+  EXPECT_EQ(lines[3]["neg_elbo"].get<double>(), report.test->neg_elbo);
+  for (const char* key : {"epoch", "step", "split", "n", "loss", "neg_elbo", "reconstruction", "kl",
+                          "beta", "lr", "seconds"}) {
+    EXPECT_TRUE(lines[0].contains(key)) << key;
+  }
+  const Image samples = read_png(folder_ / "run/samples.png");
+  EXPECT_GT(samples.width, 8 * 8);
+  EXPECT_EQ(parse_config(bytes("run/config.toml"), "config").train.lr, 3e-3);
+}
+
+TEST_F(RunTest, TwiceIsByteIdentical) {
+  train_run(config_, to("a"));
+  config_.run.threads = 2;
+  train_run(config_, to("b"));
+  for (const char* name : {"model.safetensors", "samples.png", "reconstructions.png",
+                           "checkpoints/last.safetensors"}) {
+    EXPECT_EQ(bytes("a/" + std::string(name)), bytes("b/" + std::string(name))) << name;
+    EXPECT_FALSE(bytes("a/" + std::string(name)).empty()) << name;
+  }
+}
+
+TEST_F(RunTest, ModelFileHoldsNoPathNorDevice) {
+  train_run(config_, to("run"));
+  const TensorFile file = read_safetensors(folder_ / "run/model.safetensors");
+  for (const auto& [key, value] : file.metadata) {
+    EXPECT_EQ(value.find(folder_.path().string()), std::string::npos) << key;
+    EXPECT_EQ(value.find("threads = 1"), std::string::npos) << key;
+  }
+  std::vector<std::string> names;
+  for (const NamedTensor& named : file.tensors) names.push_back(named.name);
+  std::ranges::sort(names);
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"decoder.0.bias", "decoder.0.weight", "decoder.out.bias",
+                                      "decoder.out.weight", "encoder.0.bias", "encoder.0.weight",
+                                      "encoder.logvar.bias", "encoder.logvar.weight",
+                                      "encoder.mean.bias", "encoder.mean.weight"}));
+}
+
+TEST_F(RunTest, ResumedEqualsUninterrupted) {
+  config_.train.epochs = 4;
+  train_run(config_, to("whole"));
+  config_.train.epochs = 2;
+  train_run(config_, to("parts"));
+  config_.train.epochs = 4;
+  TrainRunOptions options = to("parts");
+  options.resume = true;
+  const TrainReport report = train_run(config_, options);
+  EXPECT_EQ(report.epochs, 4);
+  EXPECT_EQ(bytes("whole/model.safetensors"), bytes("parts/model.safetensors"));
+  EXPECT_EQ(bytes("whole/checkpoints/last.safetensors"),
+            bytes("parts/checkpoints/last.safetensors"));
+  const auto without_times = [&](const std::string& path) {
+    std::ifstream file(folder_ / path);
+    std::string text;
+    for (std::string line; std::getline(file, line);) {
+      auto json = nlohmann::json::parse(line);
+      json.erase("seconds");
+      text += json.dump() + "\n";
+    }
+    return text;
+  };
+  EXPECT_EQ(without_times("whole/metrics.jsonl"), without_times("parts/metrics.jsonl"));
+}
+
+TEST_F(RunTest, InterruptedRunsWriteACheckpointAndGoOn) {
+  train_run(config_, to("whole"));
+  TrainRunOptions options = to("parts");
+  int polls = 0;
+  options.stop = [&polls] { return ++polls == 5; };
+  const TrainReport first = train_run(config_, options);
+  EXPECT_TRUE(first.interrupted);
+  EXPECT_EQ(first.steps, 5);
+  options.stop = nullptr;
+  options.resume = true;
+  const TrainReport second = train_run(config_, options);
+  EXPECT_FALSE(second.interrupted);
+  EXPECT_EQ(bytes("whole/model.safetensors"), bytes("parts/model.safetensors"));
+}
+
+TEST_F(RunTest, ResumingAFinishedRunChangesNothing) {
+  train_run(config_, to("run"));
+  const std::string before = bytes("run/model.safetensors");
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  const TrainReport report = train_run(config_, options);
+  EXPECT_EQ(report.steps, 24);
+  ASSERT_TRUE(report.test.has_value());
+  EXPECT_EQ(bytes("run/model.safetensors"), before);
+  config_.train.epochs = 1;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::usage);
+}
+
+TEST_F(RunTest, ResumeRefusesAnotherConfigurationNamingTheKey) {
+  train_run(config_, to("run"));
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  config_.train.lr = 1e-2;
+  const Error error = failure([&] { train_run(config_, options); });
+  EXPECT_EQ(error.status(), Status::usage);
+  EXPECT_NE(std::string(error.what()).find("`train.lr`"), std::string::npos) << error.what();
+}
+
+TEST_F(RunTest, ResumeRefusesOtherData) {
+  train_run(config_, to("run"));
+  test::write_blob_folder(folder_ / "data", 200, 51);
+  config_.train.epochs = 3;
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  const Error error = failure([&] { train_run(config_, options); });
+  EXPECT_EQ(error.status(), Status::input);
+  EXPECT_NE(std::string(error.what()).find("SHA-256"), std::string::npos) << error.what();
+}
+
+TEST_F(RunTest, ANonEmptyFolderIsRefused) {
+  fs::create_directories(folder_ / "run");
+  std::ofstream(folder_ / "run/mine.txt") << "precious";
+  EXPECT_EQ(failure([&] { train_run(config_, to("run")); }).status(), Status::usage);
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::usage);
+  EXPECT_EQ(bytes("run/mine.txt"), "precious");
+  options.overwrite = false;
+  options.resume = true;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::usage);
+}
+
+TEST_F(RunTest, OverwriteStartsAnewAndKeepsForeignFiles) {
+  train_run(config_, to("run"));
+  const std::string before = bytes("run/model.safetensors");
+  std::ofstream(folder_ / "run/mine.txt") << "precious";
+  EXPECT_EQ(failure([&] { train_run(config_, to("run")); }).status(), Status::usage);
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  train_run(config_, options);
+  EXPECT_EQ(bytes("run/model.safetensors"), before);
+  EXPECT_EQ(bytes("run/mine.txt"), "precious");
+  EXPECT_EQ(std::ranges::count(bytes("run/metrics.jsonl"), '\n'), 4);
+}
+
+TEST_F(RunTest, AFailedOverwriteLosesNothing) {
+  train_run(config_, to("run"));
+  const std::string before = bytes("run/model.safetensors");
+  config_.data.path = (folder_ / "nothing").string();
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::input);
+  EXPECT_EQ(bytes("run/model.safetensors"), before);
+}
+
+TEST_F(RunTest, ADivergedRunLeavesNoFolder) {
+  config_.train.lr = 1e30;
+  EXPECT_EQ(failure([&] { train_run(config_, to("deep/run")); }).status(), Status::diverged);
+  EXPECT_FALSE(fs::exists(folder_ / "deep"));
+}
+
+TEST_F(RunTest, AFailureBeforeTrainingLeavesNoFolder) {
+  config_.train.batch_size = 1000;
+  EXPECT_EQ(failure([&] { train_run(config_, to("run")); }).status(), Status::usage);
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(RunTest, AnUnwritablePlaceIsStatusOne) {
+  std::ofstream(folder_ / "file") << "x";
+  const Error error = failure([&] { train_run(config_, to("file/run")); });
+  EXPECT_EQ(error.status(), Status::failed) << error.what();
+  EXPECT_EQ(bytes("file"), "x");
+}
+
+TEST_F(RunTest, ADamagedModelIsStatusThree) {
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  const std::string good = bytes("run/model.safetensors");
+  const auto load = [&](const std::string& content) {
+    std::ofstream(folder_ / "run/model.safetensors", std::ios::binary) << content;
+    return failure([&] { LoadedRun run(folder_ / "run", *device); }).status();
+  };
+  EXPECT_EQ(load(good.substr(0, good.size() - 1)), Status::input);
+  EXPECT_EQ(load(good + "x"), Status::input);
+  EXPECT_EQ(load(""), Status::input);
+  EXPECT_EQ(load("{}"), Status::input);
+  std::string nan = good;
+  const float value = std::numeric_limits<float>::quiet_NaN();
+  nan.replace(nan.size() - 4, 4, std::string(reinterpret_cast<const char*>(&value), 4));
+  EXPECT_EQ(load(nan), Status::input);
+  EXPECT_EQ(load(good), Status::done);
+  fs::remove(folder_ / "run/model.safetensors");
+  EXPECT_EQ(failure([&] { LoadedRun run(folder_ / "run", *device); }).status(), Status::input);
+  EXPECT_EQ(failure([&] { LoadedRun run(folder_ / "none", *device); }).status(), Status::input);
+}
+
+TEST_F(RunTest, ANaNInACheckpointIsStatusThree) {
+  train_run(config_, to("run"));
+  TensorFile file = read_safetensors(folder_ / "run/checkpoints/last.safetensors");
+  file.tensors[0].tensor.as<float>()[0] = std::numeric_limits<float>::infinity();
+  write_safetensors(folder_ / "run/checkpoints/last.safetensors", file);
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  config_.train.epochs = 3;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::input);
+}
+
+TEST_F(RunTest, ALoadedRunRepeatsTheReportedMetrics) {
+  const TrainReport report = train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const auto data = run.load_data("");
+  EXPECT_EQ(run.evaluate(*data->test).neg_elbo, report.test->neg_elbo);
+  const RowScores scores = run.score(*data->test);
+  double sum = 0;
+  for (std::size_t i = 0; i < scores.kl.size(); ++i) sum += scores.kl[i] + scores.reconstruction[i];
+  EXPECT_NEAR(sum / 50, report.test->neg_elbo, 1e-9);
+  // More latent samples: the same expectation, so close, but not the same number.
+  const double many = run.evaluate(*data->test, 8).neg_elbo;
+  EXPECT_NE(many, report.test->neg_elbo);
+  EXPECT_NEAR(many, report.test->neg_elbo, 0.05 * many);
+}
+
+TEST_F(RunTest, SamplesDependOnTheSeedAndNotOnTheCount) {
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const Tensor few = run.sample(3, 7);
+  const Tensor many = run.sample(1100, 7);
+  const Tensor other = run.sample(3, 8);
+  EXPECT_EQ(few.shape(), (Shape{3, 64}));
+  double difference = 0;
+  for (std::size_t i = 0; i < 3 * 64; ++i) {
+    EXPECT_NEAR(few.as<float>()[i], many.as<float>()[i], 1e-5);
+    EXPECT_GE(few.as<float>()[i], 0.0F);
+    EXPECT_LE(few.as<float>()[i], 1.0F);
+    difference += std::abs(few.as<float>()[i] - other.as<float>()[i]);
+  }
+  EXPECT_GT(difference, 0.1);
+}
+
+TEST_F(RunTest, EncodeThenDecodeIsReconstruct) {
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const auto data = run.load_data("");
+  const LoadedRun::Encoding encoding = run.encode(*data->test);
+  EXPECT_EQ(encoding.mean.shape(), (Shape{50, 4}));
+  const Tensor decoded = run.decode(encoding.mean);
+  const auto pair = run.reconstruct(*data->test, {0, 49, 7});
+  for (std::size_t j = 0; j < 64; ++j) {
+    EXPECT_NEAR(pair.reconstruction.as<float>()[j], decoded.as<float>()[j], 1e-5);
+    EXPECT_NEAR(pair.reconstruction.as<float>()[64 + j], decoded.as<float>()[49 * 64 + j], 1e-5);
+    EXPECT_NEAR(pair.original.as<float>()[128 + j],
+                data->test->images->as<std::uint8_t>()[7 * 64 + j] / 255.0, 1e-6);
+  }
+  EXPECT_EQ(failure([&] { run.reconstruct(*data->test, {50}); }).status(), Status::usage);
+  EXPECT_EQ(failure([&] { run.decode(Tensor(DType::f32, Shape{2, 5})); }).status(), Status::input);
+}
+
+TEST_F(RunTest, DataOfAnotherSizeIsRefused) {
+  train_run(config_, to("run"));
+  test::write_blob_folder(folder_ / "larger", 20, 10, 9);
+  const auto device = make_cpu_device({.threads = 1});
+  const LoadedRun run(folder_ / "run", *device);
+  EXPECT_EQ(failure([&] { (void)run.load_data((folder_ / "larger").string()); }).status(),
+            Status::input);
+}
+
+TEST_F(RunTest, SummaryTellsWhatTheRunHolds) {
+  const TrainReport report = train_run(config_, to("run"));
+  const RunSummary summary = summarise_run(folder_ / "run");
+  EXPECT_EQ(summary.epochs_done, 2);
+  EXPECT_EQ(summary.steps_done, 24);
+  ASSERT_TRUE(summary.test.has_value());
+  EXPECT_EQ(summary.test->neg_elbo, report.test->neg_elbo);
+  EXPECT_EQ(summary.config.model, config_.model);
+  EXPECT_EQ(summary.files.size(), 7U);
+}
+
+TEST_F(RunTest, EvaluatesAndSavesAsOftenAsAsked) {
+  config_.train.epochs = 5;
+  TrainRunOptions options = to("run");
+  options.eval_every = 2;
+  std::vector<std::int64_t> epochs;
+  options.on_evaluation = [&](const EvaluationEvent& event) { epochs.push_back(event.epoch); };
+  train_run(config_, options);
+  EXPECT_EQ(epochs, (std::vector<std::int64_t>{2, 4, 5}));
+}
+
+TEST_F(RunTest, ImpossibleIntervalsAreRefused) {
+  TrainRunOptions options = to("run");
+  options.save_every = 0;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::usage);
+  options = to("run");
+  options.eval_every = -1;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::usage);
+}
+
+}  // namespace
+}  // namespace cuvae

@@ -1,0 +1,323 @@
+#include "cuvae/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/cpu_device.h"
+#include "cuvae/error.h"
+#include "support/synthetic.h"
+
+namespace cuvae {
+namespace {
+
+Config small_config() {
+  Config config;
+  config.model.encoder.layers = {{.out = 24, .activation = "relu"}};
+  config.model.decoder.layers = {{.out = 24, .activation = "relu"}};
+  config.model.latent.size = 4;
+  config.train.batch_size = 16;
+  config.train.epochs = 3;
+  config.train.lr = 3e-3;
+  return config;
+}
+
+// Everything a training leaves, as bytes.
+std::string state_of(const Trainer& trainer) {
+  std::string bytes;
+  for (const NamedTensor& named : trainer.checkpoint().tensors) {
+    bytes += named.name;
+    const auto content = named.tensor.bytes();
+    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
+  }
+  return bytes;
+}
+
+class TrainerTest : public testing::Test {
+ protected:
+  std::unique_ptr<Trainer> make(const Config& config, const TrainerOptions& options = {},
+                                std::shared_ptr<const Dataset> data = nullptr, int threads = 1) {
+    devices_.push_back(make_cpu_device({.threads = threads}));
+    return std::make_unique<Trainer>(config, data ? data : data_, *devices_.back(), options);
+  }
+  static void run(Trainer& trainer, std::int64_t steps) {
+    for (const std::int64_t end = trainer.step() + steps; trainer.step() < end;) {
+      trainer.run(end - trainer.step());
+    }
+  }
+  static Error failure(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const Error& error) {
+      return error;
+    }
+    return {Status::done, "nothing was thrown"};
+  }
+
+  std::shared_ptr<const Dataset> data_ = test::blob_dataset(200, 50);
+  std::vector<std::unique_ptr<Device>> devices_;
+};
+
+TEST_F(TrainerTest, LearnsTheBlobs) {
+  Config config = small_config();
+  config.train.lr = 1e-2;
+  const auto trainer = make(config);
+  const Metrics before = *trainer->evaluate_test();
+  run(*trainer, 40 * trainer->steps_per_epoch());
+  const Metrics after = *trainer->evaluate_test();
+  EXPECT_NEAR(before.neg_elbo, 64 * std::log(2.0), 3.0);  // logits near zero
+  EXPECT_LT(after.neg_elbo, 0.75 * before.neg_elbo);
+  EXPECT_GT(after.kl, 1.0);
+  EXPECT_NEAR(after.neg_elbo, after.reconstruction + after.kl, 1e-9);
+  EXPECT_NEAR(trainer->epoch_metrics().loss, after.loss, 0.1 * after.loss);
+}
+
+TEST_F(TrainerTest, DropsOrKeepsTheLastBatch) {
+  Config config = small_config();
+  const auto dropping = make(config);
+  EXPECT_EQ(dropping->steps_per_epoch(), 12);
+  run(*dropping, 12);
+  EXPECT_EQ(dropping->epoch_metrics().n, 192);
+  config.train.drop_last = false;
+  const auto keeping = make(config);
+  EXPECT_EQ(keeping->steps_per_epoch(), 13);
+  run(*keeping, 13);
+  EXPECT_EQ(keeping->epoch_metrics().n, 200);
+  EXPECT_EQ(keeping->epoch(), 1);
+}
+
+TEST_F(TrainerTest, RunStopsAtTheEndOfAnEpoch) {
+  const auto trainer = make(small_config());
+  EXPECT_EQ(trainer->run(1000).size(), 12U);
+  const auto next = trainer->run(1);
+  ASSERT_EQ(next.size(), 1U);
+  EXPECT_EQ(next[0].step, 12);
+  EXPECT_EQ(next[0].epoch, 1);
+  EXPECT_EQ(trainer->epoch_metrics().n, 16);
+}
+
+TEST_F(TrainerTest, LossIsReconstructionPlusBetaTimesKl) {
+  Config config = small_config();
+  config.objective.beta = 4.0;
+  const auto trainer = make(config);
+  for (const StepResult& result : trainer->run(12)) {
+    EXPECT_NEAR(result.loss, result.reconstruction + 4.0 * result.kl, 1e-4 * result.loss);
+  }
+}
+
+TEST_F(TrainerTest, RepeatsBitForBit) {
+  const auto first = make(small_config());
+  const auto second = make(small_config());
+  run(*first, 20);
+  run(*second, 20);
+  EXPECT_EQ(state_of(*first), state_of(*second));
+  Config other = small_config();
+  other.train.seed = 1;
+  const auto third = make(other);
+  run(*third, 20);
+  EXPECT_NE(state_of(*first), state_of(*third));
+}
+
+TEST_F(TrainerTest, ThreadsDoNotMatter) {
+  const auto one = make(small_config(), {}, nullptr, 1);
+  run(*one, 20);
+  for (const int threads : {2, 3}) {
+    const auto several = make(small_config(), {}, nullptr, threads);
+    run(*several, 20);
+    EXPECT_EQ(state_of(*one), state_of(*several)) << threads << " threads";
+  }
+}
+
+TEST_F(TrainerTest, UnrolledStepsEqualSingleOnes) {
+  Config config = small_config();
+  config.train.drop_last = false;
+  const auto single = make(config);
+  TrainerOptions options;
+  options.compile.steps = 5;  // does not divide an epoch's 12 full steps
+  const auto unrolled = make(config, options);
+  run(*single, 30);
+  run(*unrolled, 30);
+  EXPECT_EQ(state_of(*single), state_of(*unrolled));
+}
+
+TEST_F(TrainerTest, StreamingEqualsResident) {
+  for (const bool shuffle : {true, false}) {
+    Config config = small_config();
+    config.train.shuffle = shuffle;
+    config.train.drop_last = false;
+    const auto resident = make(config);
+    run(*resident, 30);
+    for (const std::int64_t rows : {16, 50, 199, 200}) {
+      TrainerOptions options;
+      options.stream_rows = rows;
+      const auto streaming = make(config, options);
+      run(*streaming, 30);
+      EXPECT_EQ(state_of(*resident), state_of(*streaming)) << rows << " rows";
+    }
+  }
+}
+
+TEST_F(TrainerTest, BuffersReusedOrNotAreEqual) {
+  const auto reusing = make(small_config());
+  TrainerOptions options;
+  options.compile.reuse = false;
+  const auto spacious = make(small_config(), options);
+  run(*reusing, 15);
+  run(*spacious, 15);
+  EXPECT_EQ(state_of(*reusing), state_of(*spacious));
+}
+
+TEST_F(TrainerTest, RestoredGoesOnLikeUninterrupted) {
+  const auto whole = make(small_config());
+  run(*whole, 30);
+  for (const std::int64_t at : {0, 7, 12, 29}) {
+    const auto before = make(small_config());
+    run(*before, at);
+    const TensorFile checkpoint = before->checkpoint();
+    const auto after = make(small_config());
+    after->restore(checkpoint, "checkpoint");
+    EXPECT_EQ(after->step(), at);
+    EXPECT_EQ(after->epoch_metrics().loss, before->epoch_metrics().loss);
+    run(*after, 30 - at);
+    EXPECT_EQ(state_of(*whole), state_of(*after)) << "at step " << at;
+    EXPECT_EQ(whole->epoch_metrics().loss, after->epoch_metrics().loss);
+  }
+}
+
+TEST_F(TrainerTest, RestoreRefusesWhatIsNotItsOwn) {
+  const auto trainer = make(small_config());
+  const TensorFile good = trainer->checkpoint();
+  const auto refuse = [&](const std::string& key, const std::string& value) {
+    TensorFile file = good;
+    if (value.empty())
+      file.metadata.erase(key);
+    else
+      file.metadata[key] = value;
+    const Error error = failure([&] { trainer->restore(file, "last.safetensors"); });
+    EXPECT_EQ(error.status(), Status::input) << key << " = " << value << ": " << error.what();
+    EXPECT_NE(std::string(error.what()).find("last.safetensors"), std::string::npos);
+  };
+  for (const char* key : {"cuvae.checkpoint", "step", "seed", "data.sha256", "epoch.loss",
+                          "steps_per_epoch", "epoch.n"}) {
+    refuse(key, "");
+    refuse(key, "x1");
+  }
+  refuse("step", "-1");
+  refuse("step", "99999999999999999999");
+  refuse("seed", "1");
+  TensorFile no_moments = good;
+  std::erase_if(no_moments.tensors,
+                [](const NamedTensor& named) { return named.name.starts_with("adam.m."); });
+  EXPECT_EQ(failure([&] { trainer->restore(no_moments, "x"); }).status(), Status::input);
+  trainer->restore(good, "x");
+}
+
+TEST_F(TrainerTest, DivergingIsStatusFive) {
+  Config config = small_config();
+  config.train.lr = 1e30;
+  const auto trainer = make(config);
+  const Error error = failure([&] { run(*trainer, 24); });
+  EXPECT_EQ(error.status(), Status::diverged);
+  EXPECT_NE(std::string(error.what()).find("train.lr"), std::string::npos) << error.what();
+}
+
+TEST_F(TrainerTest, ABatchLargerThanTheDataIsRefused) {
+  Config config = small_config();
+  config.train.batch_size = 201;
+  const Error error = failure([&] { (void)make(config); });
+  EXPECT_EQ(error.status(), Status::usage);
+  EXPECT_NE(std::string(error.what()).find("200"), std::string::npos) << error.what();
+  config.train.batch_size = 200;
+  EXPECT_EQ(make(config)->steps_per_epoch(), 1);
+}
+
+TEST_F(TrainerTest, NoTestSplitMeansNoTestMetrics) {
+  auto data = std::make_shared<Dataset>(*data_);
+  data->test.reset();
+  EXPECT_FALSE(make(small_config(), {}, data)->evaluate_test().has_value());
+}
+
+TEST_F(TrainerTest, BatchReductionSumIsMeanWithALargerGradient) {
+  // Adam with eps = 0 does not see a factor on the gradient, but for rounding.
+  Config mean = small_config();
+  mean.train.optimizer.eps = 0;
+  Config sum = mean;
+  sum.objective.batch_reduction = "sum";
+  const auto a = make(mean);
+  const auto b = make(sum);
+  const auto from = a->run(3);
+  const auto to = b->run(3);
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    EXPECT_NEAR(from[i].loss, to[i].loss, 1e-4 * from[i].loss);
+  }
+  mean.train.optimizer.eps = 1e-1;
+  sum.train.optimizer.eps = 1e-1;
+  const auto c = make(mean);
+  const auto d = make(sum);
+  EXPECT_NE(c->run(3)[2].loss, d->run(3)[2].loss);
+}
+
+TEST_F(TrainerTest, InitialSecondMomentIsV0) {
+  Config config = small_config();
+  config.train.optimizer.v0 = 1.0;
+  const auto trainer = make(config);
+  const TensorFile file = trainer->checkpoint();
+  for (const float value : file.at("adam.v.encoder.0.weight").as<float>()) {
+    ASSERT_EQ(value, 1.0F);
+  }
+}
+
+TEST_F(TrainerTest, EvaluationDoesNotDependOnTheOrderOfCalls) {
+  const auto data = test::blob_dataset(64, 2500);  // two full evaluation batches and a rest
+  const auto trainer = make(small_config(), {}, data);
+  Evaluator evaluator(trainer->device(), trainer->store(), trainer->model(), *data->test, 0);
+  const RowScores first = evaluator.rows(0);
+  const RowScores other = evaluator.rows(1);
+  const RowScores again = evaluator.rows(0);
+  EXPECT_EQ(first.reconstruction, again.reconstruction);
+  EXPECT_EQ(first.kl, again.kl);
+  EXPECT_EQ(first.kl, other.kl);                          // analytic
+  EXPECT_NE(first.reconstruction, other.reconstruction);  // another sample
+  ASSERT_EQ(first.kl.size(), 2500U);
+  double sum = 0;
+  for (std::size_t i = 0; i < 2500; ++i) sum += first.reconstruction[i] + first.kl[i];
+  EXPECT_NEAR(evaluator.metrics(1.0).neg_elbo, sum / 2500, 1e-9);
+}
+
+TEST_F(TrainerTest, ScoresOfARowDoNotDependOnItsNeighbours) {
+  const auto all = test::blob_dataset(64, 1500);
+  auto first = std::make_shared<Dataset>(*all);
+  Tensor head(DType::u8, Shape{70, 64});
+  std::ranges::copy(all->test->images->bytes().first(70 * 64), head.bytes().begin());
+  first->test->images = std::make_shared<const Tensor>(std::move(head));
+  const auto trainer = make(small_config(), {}, all);
+  const auto rows = [&](const Dataset& data) {
+    return Evaluator(trainer->device(), trainer->store(), trainer->model(), *data.test, 0).rows();
+  };
+  const RowScores many = rows(*all);
+  const RowScores few = rows(*first);
+  for (std::size_t i = 0; i < 70; ++i) {
+    EXPECT_NEAR(many.reconstruction[i], few.reconstruction[i], 1e-4);
+    EXPECT_NEAR(many.kl[i], few.kl[i], 1e-5);
+  }
+}
+
+TEST_F(TrainerTest, StandardisedInputHasZeroMeanAndUnitVariance) {
+  DataConfig config;
+  config.scale = "standardise";
+  const InputSpec spec = input_spec(*data_, config);
+  double mean = 0;
+  double square = 0;
+  const auto pixels = data_->train->images->as<std::uint8_t>();
+  for (const double pixel : pixels) {
+    const double x = (pixel - spec.shift) * spec.scale;
+    mean += x;
+    square += x * x;
+  }
+  EXPECT_NEAR(mean / static_cast<double>(pixels.size()), 0, 1e-9);
+  EXPECT_NEAR(square / static_cast<double>(pixels.size()), 1, 1e-9);
+}
+
+}  // namespace
+}  // namespace cuvae
