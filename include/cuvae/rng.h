@@ -49,7 +49,8 @@ inline constexpr std::uint64_t max_random_groups = std::uint64_t{1} << 40;
 [[nodiscard]] float uniform_from_word(std::uint32_t word) noexcept;
 [[nodiscard]] float random_uniform(const RandomKey& key, std::uint64_t i) noexcept;
 // Four standard normals of a group: Box-Muller on (w0, w1) and (w2, w3), each as (r sin, r cos),
-// as curand_normal4. Within 4e-6 of cuRAND's (logf and sincospi; never the fast forms).
+// as curand_normal4, within 4e-6 of its host compilation; float arithmetic without libm, the same
+// bits on every machine (src/base/box_muller.h).
 [[nodiscard]] std::array<float, 4> random_normal4(const RandomKey& key,
                                                   std::uint64_t group) noexcept;
 [[nodiscard]] float random_normal(const RandomKey& key, std::uint64_t i) noexcept;
