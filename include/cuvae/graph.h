@@ -91,13 +91,16 @@ class Graph {
   // Appends a node; `op` is a name of src/ops/ops.def. The operator's shape rule checks the inputs
   // and names the outputs: one output is called like the node, several "<node>.<slot name>".
   // A random operator gets the attribute `stream` (its ordinal among the random nodes) unless it
-  // is given. An in-place update (adam) returns the next versions of what it updates.
+  // is given; the next one counts on from the largest. An in-place update (adam) returns the next versions of what it updates.
   // Errors: Error(usage, WHAT, "node `name` (op)", MEND): an unknown operator, a missing or extra
   // input, wrong shapes or dtypes, a second update of the same persistent value, an update of a
   // transient one, a stream that does not fit 16 bits.
   std::vector<Value> add(std::string_view op, std::string name, std::vector<Value> inputs,
                          Attrs attrs = {});
   std::vector<Value> add(Op op, std::string name, std::vector<Value> inputs, Attrs attrs = {});
+  // The same with the names of the outputs given, one each (passes that keep names).
+  std::vector<Value> add(Op op, std::string name, std::vector<Value> inputs, Attrs attrs,
+                         std::vector<std::string> output_names);
   // The same for operators used for their first output.
   Value apply(std::string_view op, std::string name, std::vector<Value> inputs, Attrs attrs = {}) {
     return add(op, std::move(name), std::move(inputs), std::move(attrs)).front();
@@ -132,7 +135,7 @@ class Graph {
   std::vector<ValueInfo> values_;
   std::vector<Node> nodes_;
   std::vector<Value> outputs_;
-  std::int64_t random_nodes_ = 0;
+  std::int64_t next_stream_ = 0;  // of random numbers
 };
 
 // Appends the nodes that compute d(loss)/d(wrt) to the graph: reverse mode, each operator's own

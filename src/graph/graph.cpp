@@ -168,6 +168,11 @@ std::vector<Value> Graph::add(std::string_view op, std::string name, std::vector
 }
 
 std::vector<Value> Graph::add(Op op, std::string name, std::vector<Value> inputs, Attrs attrs) {
+  return add(op, std::move(name), std::move(inputs), std::move(attrs), {});
+}
+
+std::vector<Value> Graph::add(Op op, std::string name, std::vector<Value> inputs, Attrs attrs,
+                              std::vector<std::string> names) {
   const OpDef& def = op_def(op);
   const std::string place = node_place(name, def.name);
   const auto refuse = [&](std::string_view what, std::string_view mend = {}) {
@@ -192,7 +197,7 @@ std::vector<Value> Graph::add(Op op, std::string name, std::vector<Value> inputs
   }
 
   if (def.random) {
-    const std::int64_t stream = attrs.has("stream") ? attrs.integer("stream") : random_nodes_;
+    const std::int64_t stream = attrs.has("stream") ? attrs.integer("stream") : next_stream_;
     if (stream < 0 || stream > std::numeric_limits<std::uint16_t>::max())
       refuse(fmt::format("random stream {} does not fit 16 bits", stream),
              "a graph holds at most 65536 random nodes");
@@ -232,13 +237,15 @@ std::vector<Value> Graph::add(Op op, std::string name, std::vector<Value> inputs
     version_of[slots.output] = held;
   }
 
-  std::vector<std::string> names;
-  for (const OutputSpec& spec : specs) {
-    names.push_back(spec.slot.empty() ? name : name + "." + spec.slot);
-    if (find(names.back()) || std::count(names.begin(), names.end(), names.back()) > 1)
-      refuse(fmt::format("the name `{}` of its output is already taken", names.back()),
+  if (names.empty())
+    for (const OutputSpec& spec : specs)
+      names.push_back(spec.slot.empty() ? name : name + "." + spec.slot);
+  if (names.size() != specs.size())
+    refuse(fmt::format("has {} outputs, not {}", specs.size(), names.size()));
+  for (const std::string& output : names)
+    if (output.empty() || find(output) || std::count(names.begin(), names.end(), output) > 1)
+      refuse(fmt::format("the name `{}` of its output is already taken", output),
              "give the node another name");
-  }
 
   // Everything is checked: from here on nothing fails but memory.
   Node node;
@@ -256,7 +263,7 @@ std::vector<Value> Graph::add(Op op, std::string name, std::vector<Value> inputs
     info.version_of = version_of[i];
     node.outputs.push_back(make_value(std::move(info)));
   }
-  if (def.random) ++random_nodes_;
+  if (def.random) next_stream_ = std::max(next_stream_, node.attrs.integer("stream")) + 1;
   nodes_.push_back(std::move(node));
   return nodes_.back().outputs;
 }

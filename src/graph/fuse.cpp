@@ -1,0 +1,295 @@
+// Pattern rewrites. A pattern proposes a group of nodes and the fused node in their place; one
+// predicate decides whether that is legal.
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <optional>
+#include <queue>
+
+#include "graph/order.h"
+#include "graph/rewrite.h"
+#include "ops/activation.h"
+
+namespace cuvae {
+
+namespace {
+
+struct Group {
+  std::vector<std::int32_t> nodes;
+  Op op{};
+  std::string name;
+  std::vector<Value> inputs;   // of the old graph
+  std::vector<Value> outputs;  // old values that the fused node makes, in its order
+  Attrs attrs;
+};
+
+Value input(const Node& node, std::size_t i) {
+  return i < node.inputs.size() ? node.inputs[i] : Value{};
+}
+
+class Fuser {
+ public:
+  Fuser(const Graph& graph, const FuseOptions& options)
+      : graph_(graph), options_(options), deps_(dependencies(graph)) {
+    group_of_.assign(graph.nodes().size(), -1);
+  }
+
+  Rewritten run() {
+    using Pattern = std::optional<Group> (Fuser::*)(std::int32_t) const;
+    std::vector<Pattern> patterns;
+    if (options_.linear_activation) patterns.push_back(&Fuser::linear_activation);
+    if (options_.linear_sample_kl) patterns.push_back(&Fuser::linear_sample_kl);
+    if (options_.linear_nll) patterns.push_back(&Fuser::linear_nll);
+    if (options_.linear_dgrad_activation) patterns.push_back(&Fuser::linear_dgrad_activation);
+    if (options_.linear_wgrad_adam) patterns.push_back(&Fuser::linear_wgrad_adam);
+    for (std::int32_t n = 0; n < static_cast<std::int32_t>(graph_.nodes().size()); ++n)
+      for (const Pattern pattern : patterns)
+        if (const auto group = (this->*pattern)(n); group && legal(*group)) {
+          for (const std::int32_t member : group->nodes)
+            group_of_[member] = static_cast<std::int32_t>(groups_.size());
+          groups_.push_back(*group);
+          break;
+        }
+    return emit();
+  }
+
+ private:
+  const Node& node(std::int32_t n) const { return graph_.nodes()[n]; }
+
+  // The readers of a value that are `op` nodes with the value as input `slot`.
+  std::vector<std::int32_t> readers(Value value, Op op, std::size_t slot = 0) const {
+    std::vector<std::int32_t> found;
+    for (const std::int32_t reader : deps_.readers[value.id])
+      if (node(reader).op == op && input(node(reader), slot) == value) found.push_back(reader);
+    return found;
+  }
+  // The only one of them.
+  std::int32_t reader(Value value, Op op, std::size_t slot = 0) const {
+    const auto found = readers(value, op, slot);
+    return found.size() == 1 ? found.front() : -1;
+  }
+
+  // No value inside the group is a graph output or read outside it unless the fused node also
+  // returns it, and no input of the fused node depends on one of its outputs.
+  bool legal(const Group& group) const {
+    const auto inside = [&](std::int32_t n) {
+      return std::find(group.nodes.begin(), group.nodes.end(), n) != group.nodes.end();
+    };
+    for (const std::int32_t n : group.nodes) {
+      if (group_of_[n] >= 0) return false;
+      for (const Value value : node(n).outputs) {
+        if (std::find(group.outputs.begin(), group.outputs.end(), value) != group.outputs.end())
+          continue;
+        const auto& all = deps_.readers[value.id];
+        if (graph_.is_output(value) || !std::all_of(all.begin(), all.end(), inside)) return false;
+      }
+    }
+    return !reaches_itself(group);
+  }
+
+  // Whether a path leaves the group and comes back, with the groups found so far as single nodes.
+  bool reaches_itself(const Group& group) const {
+    const auto count = static_cast<std::int32_t>(graph_.nodes().size());
+    std::vector<bool> inside(count, false);
+    for (const std::int32_t n : group.nodes) inside[n] = true;
+    std::vector<bool> seen(count, false);
+    std::vector<std::int32_t> stack;
+    const auto visit = [&](std::int32_t n) {
+      if (group_of_[n] < 0) {
+        if (!seen[n]) stack.push_back(n);
+        seen[n] = true;
+        return;
+      }
+      for (const std::int32_t member : groups_[group_of_[n]].nodes) {
+        if (!seen[member]) stack.push_back(member);
+        seen[member] = true;
+      }
+    };
+    for (const std::int32_t n : group.nodes)
+      for (const std::int32_t next : deps_.successors[n])
+        if (!inside[next]) visit(next);
+    while (!stack.empty()) {
+      const std::int32_t n = stack.back();
+      stack.pop_back();
+      for (const std::int32_t next : deps_.successors[n]) {
+        if (inside[next]) return true;
+        visit(next);
+      }
+    }
+    return false;
+  }
+
+  // linear -> activation
+  std::optional<Group> linear_activation(std::int32_t n) const {
+    const Node& linear = node(n);
+    if (linear.op != Op::linear) return {};
+    const Value pre = linear.outputs[0];
+    const std::int32_t a = reader(pre, Op::activation);
+    if (a < 0) return {};
+    const Node& activation = node(a);
+    Group group{{n, a},        Op::linear_activation, activation.name,
+                linear.inputs, activation.outputs,    activation.attrs};
+    // Kinds whose derivative wants the input: the fused node can return it.
+    const bool read_elsewhere = graph_.is_output(pre) || deps_.readers[pre.id].size() > 1;
+    if (read_elsewhere && !saves_output(activation_of(activation.attrs).kind)) {
+      group.outputs.push_back(pre);
+      group.attrs.set("save_input", std::int64_t{1});
+    }
+    return group;
+  }
+
+  // linear -> split in two halves -> bound_logvar on the second -> sample and KL
+  std::optional<Group> linear_sample_kl(std::int32_t n) const {
+    const Node& linear = node(n);
+    if (linear.op != Op::linear || !input(linear, 2)) return {};
+    const std::int32_t s = reader(linear.outputs[0], Op::split);
+    if (s < 0 || node(s).outputs.size() != 2) return {};
+    const Value mean = node(s).outputs[0];
+    const Value raw = node(s).outputs[1];
+    if (!(graph_[mean].shape == graph_[raw].shape)) return {};
+    const std::int32_t a = reader(raw, Op::activation);
+    if (a < 0 || activation_of(node(a).attrs).kind != ActivationKind::bound_logvar) return {};
+    const Value logvar = node(a).outputs[0];
+    const auto first_on = [&](Op op) {
+      for (const std::int32_t found : readers(mean, op, 0))
+        if (input(node(found), 1) == logvar) return found;
+      return std::int32_t{-1};
+    };
+    const std::int32_t draw = first_on(Op::sample);
+    const std::int32_t kl = first_on(Op::gaussian_kl);
+    if (draw < 0 || kl < 0 || node(draw).attrs.integer("samples", 1) != 1) return {};
+    Group group{{n, s, a, draw, kl},
+                Op::linear_sample_kl,
+                node(draw).name,
+                linear.inputs,
+                {mean, logvar, node(draw).outputs[0], node(draw).outputs[1], node(kl).outputs[0]},
+                node(draw).attrs};
+    group.inputs.push_back(input(node(draw), 2));
+    if (const Value key = input(node(draw), 3)) group.inputs.push_back(key);
+    return group;
+  }
+
+  // linear -> likelihood and its gradient
+  std::optional<Group> linear_nll(std::int32_t n) const {
+    const Node& linear = node(n);
+    if (linear.op != Op::linear || !input(linear, 2)) return {};
+    const Value logits = linear.outputs[0];
+    const std::pair<Op, Op> likelihoods[] = {{Op::bernoulli_nll, Op::bernoulli_nll_grad},
+                                             {Op::gaussian_nll, Op::gaussian_nll_grad}};
+    for (const auto& [value_op, grad_op] : likelihoods) {
+      const std::int32_t nll = reader(logits, value_op);
+      const std::int32_t grad = reader(logits, grad_op, 1);
+      if (nll < 0 || grad < 0) continue;
+      const Value target = input(node(nll), 1);
+      if (target == logits || input(node(grad), 2) != target || node(nll).attrs != node(grad).attrs)
+        continue;
+      Group group{{n, nll, grad},
+                  Op::linear_nll,
+                  node(nll).name,
+                  linear.inputs,
+                  {node(nll).outputs[0], node(grad).outputs[0]},
+                  node(nll).attrs};
+      group.inputs.push_back(target);
+      group.inputs.push_back(input(node(grad), 0));
+      group.attrs.set("likelihood",
+                      std::string(value_op == Op::bernoulli_nll ? "bernoulli" : "gaussian"));
+      return group;
+    }
+    return {};
+  }
+
+  // linear_dgrad -> activation_grad
+  std::optional<Group> linear_dgrad_activation(std::int32_t n) const {
+    const Node& dgrad = node(n);
+    if (dgrad.op != Op::linear_dgrad) return {};
+    const std::int32_t a = reader(dgrad.outputs[0], Op::activation_grad);
+    if (a < 0 || input(node(a), 1) == dgrad.outputs[0]) return {};
+    Group group{{n, a},          Op::linear_dgrad_activation,
+                node(a).name,    dgrad.inputs,
+                node(a).outputs, node(a).attrs};
+    group.inputs.push_back(input(node(a), 1));
+    return group;
+  }
+
+  // linear_wgrad -> adam of the weight, and of the bias where it has one
+  std::optional<Group> linear_wgrad_adam(std::int32_t n) const {
+    constexpr std::size_t gradient = 3;  // adam: w, m, v, g, hyper, clock, commit
+    const Node& wgrad = node(n);
+    if (wgrad.op != Op::linear_wgrad) return {};
+    const std::int32_t w = reader(wgrad.outputs[0], Op::adam, gradient);
+    if (w < 0) return {};
+    const Node& weight = node(w);
+    Group group{{n, w},       Op::linear_wgrad_adam, weight.name,
+                wgrad.inputs, weight.outputs,        weight.attrs};
+    const auto append = [](std::vector<Value>& to, const std::vector<Value>& from,
+                           std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) to.push_back(from[i]);
+    };
+    append(group.inputs, weight.inputs, 0, gradient);
+    if (wgrad.outputs.size() > 1) {
+      const std::int32_t b = reader(wgrad.outputs[1], Op::adam, gradient);
+      if (b < 0 || b == w || node(b).attrs != weight.attrs) return {};
+      for (std::size_t i = gradient + 1; i < weight.inputs.size(); ++i)
+        if (input(node(b), i) != weight.inputs[i]) return {};
+      group.nodes.push_back(b);
+      append(group.inputs, node(b).inputs, 0, gradient);
+      append(group.outputs, node(b).outputs, 0, node(b).outputs.size());
+    } else {
+      group.inputs.resize(group.inputs.size() + gradient);
+    }
+    append(group.inputs, weight.inputs, gradient + 1, weight.inputs.size());
+    return group;
+  }
+
+  // Definition order as far as the groups allow it: a fused node may want inputs that were defined
+  // after its first part.
+  Rewritten emit() const {
+    const std::size_t count = graph_.nodes().size();
+    std::vector<std::int32_t> leader(count);  // the node that stands for a group
+    for (std::size_t n = 0; n < count; ++n)
+      leader[n] = group_of_[n] < 0 ? static_cast<std::int32_t>(n)
+                                   : *std::min_element(groups_[group_of_[n]].nodes.begin(),
+                                                       groups_[group_of_[n]].nodes.end());
+    std::vector<std::vector<std::int32_t>> next(count);
+    std::vector<int> missing(count, 0);
+    for (std::size_t n = 0; n < count; ++n)
+      for (const std::int32_t successor : deps_.successors[n])
+        if (leader[n] != leader[successor]) {
+          next[leader[n]].push_back(leader[successor]);
+          ++missing[leader[successor]];
+        }
+    std::priority_queue<std::int32_t, std::vector<std::int32_t>, std::greater<>> ready;
+    for (std::size_t n = 0; n < count; ++n)
+      if (leader[n] == static_cast<std::int32_t>(n) && missing[n] == 0)
+        ready.push(static_cast<std::int32_t>(n));
+    Rewriter rewriter(graph_);
+    while (!ready.empty()) {
+      const std::int32_t n = ready.top();
+      ready.pop();
+      if (group_of_[n] < 0) {
+        rewriter.copy(node(n));
+      } else {
+        const Group& group = groups_[group_of_[n]];
+        rewriter.add(group.op, group.name, group.inputs, group.attrs, group.outputs);
+      }
+      for (const std::int32_t successor : next[n])
+        if (--missing[successor] == 0) ready.push(successor);
+    }
+    return rewriter.finish();
+  }
+
+  const Graph& graph_;
+  FuseOptions options_;
+  Dependencies deps_;
+  std::vector<std::int32_t> group_of_;  // by node, -1: stays as it is
+  std::vector<Group> groups_;
+};
+
+}  // namespace
+
+Rewritten fuse(const Graph& graph, const FuseOptions& options) {
+  return Fuser(graph, options).run();
+}
+
+}  // namespace cuvae
