@@ -48,6 +48,8 @@ class Plan {
   // true dependencies, write-after-read of updates and of reused buffers.
   [[nodiscard]] const std::vector<std::pair<int, int>>& edges() const noexcept { return edges_; }
   // The constraints across a replay: a task of this run must finish before one of the next run.
+  // Where runs do not overlap, or one stream runs everything, they hold by themselves. What the
+  // host writes (inputs) and reads (outputs) between runs is the executor's to order.
   [[nodiscard]] const std::vector<std::pair<int, int>>& replay_edges() const noexcept {
     return replay_edges_;
   }
@@ -56,6 +58,7 @@ class Plan {
 
  private:
   friend class Planner;
+  friend class PlanEditor;  // tests: plants faults that the checker must find
   Graph graph_;
   PlanOptions options_;
   std::vector<Task> tasks_;
@@ -66,12 +69,14 @@ class Plan {
   std::vector<std::pair<int, int>> replay_edges_;
 };
 
-// Throws Error(usage) for impossible options.
+// Throws Error(usage) for impossible options, more than 2^14 tasks or 2^62 bytes, and where a
+// reader of a persistent value depends on that value's update.
 Plan make_plan(Graph graph, const PlanOptions& options = {});
 
 // Proves, from tasks, streams, waits, places and nothing the planner believed, that every read is
 // ordered after its write and every overwrite after all reads of what it overwrites, that outputs
-// survive, and that replaying is safe. Returns one line per violation. With `edges` given, the
+// survive, and that replaying is safe (on the same streams, with the replay edges, before the
+// run before has finished). Returns one line per violation, at most 100. With `edges` given, the
 // order is that of these edges instead of streams and waits (used to test the checker: without
 // any one edge of the transitive reduction it must complain).
 std::vector<std::string> plan_violations(const Plan& plan);
