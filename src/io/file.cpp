@@ -167,11 +167,12 @@ void Descriptor::reset() noexcept {
 }
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)), target_(path_) {
+  // A link whose target does not exist yet is followed too; the kernel's own limit is 40 links.
   std::error_code ignored;
-  if (fs::is_symlink(target_, ignored)) {
-    const fs::path followed = fs::weakly_canonical(target_, ignored);
-    if (!followed.empty()) target_ = followed;
+  for (int links = 0; links < 40 && fs::is_symlink(target_, ignored); ++links) {
+    target_ = target_.parent_path() / fs::read_symlink(target_, ignored);
   }
+  if (fs::is_symlink(target_, ignored)) fail_writing(path_, ELOOP);
   struct stat info = {};
   const bool exists = ::stat(target_.c_str(), &info) == 0;
   if (exists && S_ISDIR(info.st_mode)) fail_writing(path_, EISDIR);
