@@ -1,6 +1,8 @@
 # cuvae_add_area(NAME SOURCES ... [DEPENDS areas] [LINK libraries]): one folder of src/.
 function(cuvae_add_area name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
+  # fmt has no archive in Debian: its headers alone, for all or for none of us.
+  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" "fmt::fmt-header-only")
   add_library(cuvae_${name} STATIC ${arg_SOURCES})
   target_include_directories(cuvae_${name} PUBLIC
     "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
@@ -12,11 +14,14 @@ function(cuvae_add_area name)
   set_property(GLOBAL APPEND PROPERTY CUVAE_AREAS cuvae_${name})
 endfunction()
 
-# cuvae_add_tests(NAME LABEL label SOURCES ... [DEPENDS areas] [LINK libraries]): one executable
-# test_NAME; ctest runs each of its GoogleTest cases under the label. All of them together make
+# cuvae_add_tests(NAME LABEL labels SOURCES ... [DEPENDS areas] [LINK libraries] [TIMEOUT seconds]
+# [SERIAL]): one executable test_NAME; ctest runs each of its GoogleTest cases under the labels.
+# SERIAL: they measure time, so nothing may run beside them. `slow` as a further label keeps them
+# out of `scripts/test quick`, `long` out of all but `scripts/test long`. All tests together make
 # `cuvae-tests` (tests/CMakeLists.txt).
 function(cuvae_add_tests name)
-  cmake_parse_arguments(arg "" "LABEL;TIMEOUT" "SOURCES;DEPENDS;LINK" ${ARGN})
+  cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "LABEL;SOURCES;DEPENDS;LINK" ${ARGN})
+  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" "fmt::fmt-header-only")
   add_library(tests_${name} OBJECT ${arg_SOURCES})
   target_link_libraries(tests_${name} PUBLIC cuvae_options GTest::gtest ${arg_LINK})
   target_include_directories(tests_${name} PUBLIC "${PROJECT_SOURCE_DIR}/tests")
@@ -30,8 +35,13 @@ function(cuvae_add_tests name)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()
+  string(REPLACE ";" "\\;" labels "${arg_LABEL}")
+  set(properties LABELS "${labels}" TIMEOUT ${arg_TIMEOUT})
+  if(arg_SERIAL)
+    list(APPEND properties RUN_SERIAL TRUE)
+  endif()
   include(GoogleTest)
   gtest_discover_tests(test_${name} TEST_PREFIX "${name}." DISCOVERY_TIMEOUT 60
-    PROPERTIES LABELS "${arg_LABEL}" TIMEOUT ${arg_TIMEOUT})
+    PROPERTIES ${properties})
   set_property(GLOBAL APPEND PROPERTY CUVAE_TEST_OBJECTS tests_${name})
 endfunction()

@@ -1,8 +1,14 @@
 option(CUVAE_TESTS "Build the test suite" ON)
 set(CUVAE_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE CUVAE_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(CUVAE_CUDA_ARCHITECTURES "" CACHE STRING
+    "GPU architectures of the kernels, as in CMAKE_CUDA_ARCHITECTURES; empty for the release's set")
 set(CUVAE_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=...; empty for none")
 option(CUVAE_WERROR "Treat warnings in our own code as errors" ON)
+option(CUVAE_PORTABLE "Refuse shared libraries but the compiler's own; strip" OFF)
+if(NOT CUVAE_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "CUVAE_CUDA is '${CUVAE_CUDA}': use AUTO, ON or OFF")
+endif()
 
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
@@ -24,6 +30,7 @@ add_library(cuvae_options INTERFACE)
 target_compile_options(cuvae_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wimplicit-fallthrough
   -ffp-contract=off -fno-math-errno)
+target_compile_definitions(cuvae_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 if(CUVAE_WERROR)
   target_compile_options(cuvae_options INTERFACE -Werror)
 endif()
@@ -31,4 +38,7 @@ if(CUVAE_SANITIZE)
   target_compile_options(cuvae_options INTERFACE
     -fsanitize=${CUVAE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(cuvae_options INTERFACE -fsanitize=${CUVAE_SANITIZE})
+endif()
+if(CUVAE_PORTABLE)
+  target_link_options(cuvae_options INTERFACE -s)
 endif()
