@@ -1,0 +1,48 @@
+#include "cuda/devices.h"
+
+#include "cuda/runtime.h"
+#include "cuvae/error.h"
+
+namespace cuvae {
+
+int cuda_device_count() noexcept {
+  return cuda::query_driver().devices;
+}
+
+std::string cuda_unavailable_reason() {
+  return cuda::query_driver().reason;
+}
+
+std::vector<CudaDeviceInfo> cuda_devices() {
+  std::vector<CudaDeviceInfo> devices;
+  const int count = cuda_device_count();
+  if (count == 0) return devices;
+  const std::unique_ptr<cuda::Runtime> runtime = cuda::make_runtime();
+  if (runtime == nullptr) return devices;
+  for (int index = 0; index < count; ++index) {
+    try {
+      const cuda::Properties p = runtime->properties(index);
+      devices.push_back({index, p.name, p.major, p.minor, p.multiprocessors, p.memory_bytes});
+    } catch (const Error&) {
+      // A GPU in a bad state must not hide the others.
+    }
+  }
+  return devices;
+}
+
+std::unique_ptr<cuda::Runtime> open_cuda_runtime(int index) {
+  const cuda::DriverState state = cuda::query_driver();
+  const std::string where = "cuda:" + std::to_string(index);
+  if (!state.reason.empty()) {
+    throw Error(Status::device, "CUDA cannot be used, " + state.reason, where, "use --device cpu");
+  }
+  if (index < 0 || index >= state.devices) {
+    throw Error(Status::device, "there is no such GPU, there are " + std::to_string(state.devices),
+                where, "use --device cuda:0 or --device cpu");
+  }
+  std::unique_ptr<cuda::Runtime> runtime = cuda::make_runtime();
+  runtime->set_device(index);
+  return runtime;
+}
+
+}  // namespace cuvae

@@ -1,0 +1,20 @@
+// Stands in for runtime_cuda.cpp where there is no CUDA toolkit or CUVAE_CUDA=OFF.
+
+#include "cuda/devices.h"
+#include "cuda/runtime.h"
+
+namespace cuvae::cuda {
+
+DriverState query_driver() noexcept {
+  try {
+    return {0, "cuvae was built without CUDA"};
+  } catch (...) {  // no memory for the text
+    return {};
+  }
+}
+
+std::unique_ptr<Runtime> make_runtime() {
+  return nullptr;
+}
+
+}  // namespace cuvae::cuda
