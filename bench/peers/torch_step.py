@@ -1,0 +1,227 @@
+"""One training step of the default model in PyTorch, timed on request: the peer of `cuvae bench`.
+
+At the start one JSON line describes the peer. Then each line of stdin asks for one repeat and gets
+one JSON line, so that the caller can interleave repeats of several programs in one run:
+
+    {"steps": 200, "batch": 128}                 -> {"seconds": ..., "steps": 200, "loss": ...}
+    {"steps": 200, "batch": 128, "work": "gemm"} -> {"seconds": ..., "steps": 200, "gflops": ...}
+
+"work" is "step" (default) or "gemm", the step's 11 matrix products alone. A batch size is warmed up
+(and compiled) at its first use, outside the timing. A request that cannot be served gets
+{"error": ...}. The peer ends with status 0 at the end of stdin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+
+SEED = 20
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all cores)")
+    parser.add_argument("--mode", choices=("eager", "compile", "reduce-overhead"), default="eager",
+                        help="compile: torch.compile of gather, forward, loss and their backward; "
+                        "reduce-overhead: the same with its CUDA graphs (cuda only)")
+    parser.add_argument("--adam", choices=("auto", "fused", "foreach", "single"), default="auto",
+                        help="Adam's implementation (auto: the first of them that is supported)")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
+                        help="tf32: cuda only; bf16: autocast")
+    parser.add_argument("--heads", choices=("merged", "separate"), default="merged",
+                        help="mean and logvar by one product or by two")
+    parser.add_argument("--bound-logvar", action="store_true",
+                        help="apply cuvae's soft bound (off: as PyTorch users write it)")
+    parser.add_argument("--samples", type=int, default=60000, help="rows of the resident data")
+    parser.add_argument("--input", type=int, default=784)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--latent", type=int, default=32)
+    args = parser.parse_args()
+    for name in ("samples", "input", "hidden", "latent"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if args.threads < 0:
+        parser.error("--threads must not be negative")
+    if args.device == "cpu" and args.precision == "tf32":
+        parser.error("--precision tf32 needs --device cuda")
+    if args.device == "cpu" and args.mode == "reduce-overhead":
+        parser.error("--mode reduce-overhead needs --device cuda")
+    args.threads = args.threads or len(os.sched_getaffinity(0))
+    return args
+
+
+class Peer:
+    def __init__(self, args: argparse.Namespace):
+        # Before PyTorch is loaded: OpenMP reads it once, and compiled code takes it from there.
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+        import torch
+        self.torch, self.args = torch, args
+        torch.set_num_threads(args.threads)
+        torch.set_num_interop_threads(1)
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch sees no CUDA device: use --device cpu")
+        torch.manual_seed(SEED)
+        if hasattr(torch, "set_float32_matmul_precision"):
+            torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")
+
+        import torch_vae
+        self.vae = torch_vae
+        self.model = torch_vae.Vae(args.input, args.hidden, args.latent,
+                                   merged_heads=args.heads == "merged",
+                                   bounded=args.bound_logvar).to(args.device)
+        self.sizes = (args.input, args.hidden, args.latent)
+        self.adam, self.optimizer = self.make_adam()
+        # As sparse as MNIST: four pixels in five are zero.
+        grey = torch.randint(1, 256, (args.samples, args.input), dtype=torch.uint8)
+        grey *= (torch.rand(args.samples, args.input) < 0.2)
+        self.data = grey.to(args.device)  # [samples, input], uint8
+        self.order = torch.randperm(args.samples).to(args.device)
+        self.position = 0
+        self.loss = self.compute_loss
+        if args.mode != "eager":
+            if not hasattr(torch, "compile"):
+                raise RuntimeError(f"PyTorch {torch.__version__} has no torch.compile: "
+                                   "use --mode eager")
+            self.loss = torch.compile(self.compute_loss, dynamic=False, mode={
+                "compile": "default", "reduce-overhead": "reduce-overhead"}[args.mode])
+        self.warm: set[tuple[str, int]] = set()
+        self.products: dict[int, list] = {}
+
+    def make_adam(self):
+        choices = {"fused": {"fused": True}, "foreach": {"foreach": True},
+                   "single": {"foreach": False}}
+        names = list(choices) if self.args.adam == "auto" else [self.args.adam]
+        for name in names:
+            try:
+                optimizer = self.torch.optim.Adam(self.model.parameters(), lr=1e-3,
+                                                  betas=(0.9, 0.999), eps=1e-8, **choices[name])
+                # Old versions accept a flag that they cannot run: try it, on zero gradients, which
+                # leave the weights as they are.
+                for parameter in self.model.parameters():
+                    parameter.grad = self.torch.zeros_like(parameter)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                return name, optimizer
+            except (RuntimeError, TypeError) as error:
+                reason = str(error).splitlines()[0]
+        raise RuntimeError(f"Adam's implementation {names[-1]} does not run here: {reason}")
+
+    def describe(self) -> dict:
+        torch = self.torch
+        # "... BLAS_INFO=mkl, ..." in the build's settings.
+        blas = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
+        name = (torch.cuda.get_device_name() if self.args.device == "cuda" else
+                re.search(r"CPU capability usage: (\S+)|$", torch.__config__.show()).group(1))
+        return {"peer": "pytorch", "version": torch.__version__, "device": self.args.device,
+                "device_name": name, "threads": torch.get_num_threads(),
+                "blas": blas.group(1) if blas else "unknown", "mode": self.args.mode,
+                "adam": self.adam, "precision": self.args.precision, "heads": self.args.heads,
+                "bound_logvar": self.args.bound_logvar,
+                "sizes": list(self.sizes),
+                "work": ["step", "gemm"]}
+
+    def compute_loss(self, index):
+        torch = self.torch
+        x = self.data.index_select(0, index).to(torch.float32) / 255  # [B, input]
+        eps = torch.randn(x.shape[0], self.args.latent, device=x.device)  # [B, latent]
+        if self.args.precision == "bf16":
+            with torch.autocast(self.args.device, dtype=torch.bfloat16):
+                reconstruction, kl = self.model(x, eps)
+        else:
+            reconstruction, kl = self.model(x, eps)
+        return reconstruction + kl
+
+    def train(self, steps: int, batch: int) -> float:
+        loss = None
+        for _ in range(steps):
+            if self.position + batch > self.args.samples:
+                self.position = 0
+            index = self.order[self.position:self.position + batch]
+            self.position += batch
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(index)
+            loss.backward()
+            self.optimizer.step()
+        return loss.item()  # waits for the device
+
+    def multiply(self, steps: int, batch: int) -> float:
+        torch = self.torch
+        if batch not in self.products:
+            dtype = torch.bfloat16 if self.args.precision == "bf16" else torch.float32
+
+            def matrix(rows, columns):
+                return torch.randn(rows, columns, device=self.args.device, dtype=dtype)
+
+            self.products[batch] = [
+                (matrix(k, m).t() if kind == "wgrad" else matrix(m, k),
+                 matrix(n, k).t() if kind == "forward" else matrix(k, n),
+                 torch.empty(m, n, device=self.args.device, dtype=dtype))
+                for kind, m, k, n in self.vae.gemms(*self.sizes, batch)]
+        products = self.products[batch]
+        for _ in range(steps):
+            for a, b, c in products:
+                torch.mm(a, b, out=c)
+        return products[-1][2][0, 0].item()  # waits for the device
+
+    def serve(self, line: str) -> dict:
+        try:
+            request = json.loads(line)
+            steps, batch = request["steps"], request["batch"]
+            work = request.get("work", "step")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return {"error": 'expected {"steps": N, "batch": N} on one line'}
+        for name, value in (("steps", steps), ("batch", batch)):
+            if type(value) is not int or value < 1:
+                return {"error": f"{name} must be a positive integer"}
+        if batch > self.args.samples:
+            return {"error": f"batch {batch} exceeds the {self.args.samples} samples: "
+                    "start with a larger --samples"}
+        if work not in ("step", "gemm"):
+            return {"error": 'work must be "step" or "gemm"'}
+        execute = self.train if work == "step" else self.multiply
+        if (work, batch) not in self.warm:
+            execute(20 if batch <= 1024 else 4, batch)
+            self.warm.add((work, batch))
+        start = time.perf_counter()
+        value = execute(steps, batch)
+        seconds = time.perf_counter() - start
+        reply = {"seconds": seconds, "steps": steps, "batch": batch}
+        if work == "step":
+            reply["loss"] = value
+        else:
+            flop = sum(2 * m * k * n for _, m, k, n in self.vae.gemms(*self.sizes, batch))
+            reply["gflops"] = flop * steps / seconds / 1e9
+        return reply
+
+
+def main() -> int:
+    args = parse()
+    try:
+        peer = Peer(args)
+    except (ImportError, RuntimeError) as error:
+        print(f"torch_step: error: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 4
+    print(json.dumps(peer.describe()), flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        try:
+            reply = peer.serve(line)
+        except RuntimeError as error:  # memory, or the compiler
+            reply = {"error": str(error).splitlines()[0]}
+        print(json.dumps(reply), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(130)

@@ -1,0 +1,116 @@
+"""The default model of cuvae in PyTorch: a VAE of dense layers with a Bernoulli likelihood.
+
+    x [B, input] -> relu(linear) [B, hidden] -> mean, logvar [B, latent]
+    z = mean + eps * exp(logvar / 2)         -> relu(linear) [B, hidden] -> logits [B, input]
+    loss = reconstruction + beta * kl, in nats: summed over dimensions, averaged over the batch
+
+Parameters carry cuvae's names (encoder.0.weight, encoder.mean.weight, decoder.out.bias, ...), so
+that a state dict and a model.safetensors can be exchanged as they are.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+PARAMETERS = ("encoder.0", "encoder.mean", "encoder.logvar", "decoder.0", "decoder.out")
+
+
+def bound_logvar(v: torch.Tensor) -> torch.Tensor:
+    """Identity on [-10, 10]; beyond it sign(v) * (10 + 10 * tanh((|v| - 10) / 10))."""
+    inner = v.clamp(-10.0, 10.0)
+    return inner + 10.0 * torch.tanh((v - inner) / 10.0)
+
+
+class Vae(nn.Module):
+    """merged_heads computes mean and logvar by one product of twice the width (`encoder.heads`,
+    mean's rows first): the same numbers with two products and two launches fewer a step."""
+
+    def __init__(self, input: int = 784, hidden: int = 512, latent: int = 32,
+                 merged_heads: bool = False, bounded: bool = True):
+        super().__init__()
+        self.sizes = (input, hidden, latent)
+        self.bounded = bounded
+        heads = {"heads": nn.Linear(hidden, 2 * latent)} if merged_heads else {
+            "mean": nn.Linear(hidden, latent), "logvar": nn.Linear(hidden, latent)}
+        # nn.Linear draws weights and biases from U(+-1/sqrt(fan_in)): cuvae's init "torch".
+        self.encoder = nn.ModuleDict({"0": nn.Linear(input, hidden), **heads})
+        self.decoder = nn.ModuleDict({"0": nn.Linear(latent, hidden),
+                                      "out": nn.Linear(hidden, input)})
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = F.relu(self.encoder["0"](x))  # [B, hidden]
+        if "heads" in self.encoder:
+            mean, logvar = self.encoder["heads"](h).chunk(2, dim=1)  # [B, latent]
+        else:
+            mean, logvar = self.encoder["mean"](h), self.encoder["logvar"](h)  # [B, latent]
+        return mean, bound_logvar(logvar) if self.bounded else logvar
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder["out"](F.relu(self.decoder["0"](z)))  # [B, input]
+
+    def forward(self, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reconstruction and KL, each averaged over the batch; x in [0, 1], eps ~ N(0, I)."""
+        mean, logvar = self.encode(x)
+        logits = self.decode(mean + eps * torch.exp(0.5 * logvar))
+        reconstruction = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        kl = 0.5 * torch.sum(mean * mean + torch.exp(logvar) - logvar - 1.0)
+        return reconstruction / x.shape[0], kl / x.shape[0]
+
+
+def gemms(input: int, hidden: int, latent: int, batch: int) -> list[tuple[str, int, int, int]]:
+    """(kind, m, k, n) of the step's 11 matrix products, heads merged. Kinds and layouts:
+    forward x [B, in] W^T, wgrad dy^T [out, B] x, dgrad dy [B, out] W, with W [out, in]."""
+    products = []
+    for layer, (i, o) in enumerate(((input, hidden), (hidden, 2 * latent), (latent, hidden),
+                                    (hidden, input))):
+        products += [("forward", batch, i, o), ("wgrad", o, batch, i)]
+        if layer > 0:
+            products.append(("dgrad", batch, o, i))
+    return products
+
+
+def read_idx(path: str) -> np.ndarray:
+    """An IDX file of unsigned bytes, plain or gzipped; the file's size must match its header."""
+    with open(path, "rb") as file:
+        raw = file.read()
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            raw = gzip.decompress(raw)
+        except (EOFError, OSError) as error:
+            raise ValueError(f"{path}: damaged gzip: {error}") from None
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or not 1 <= raw[3] <= 4:
+        raise ValueError(f"{path}: not an IDX file of unsigned bytes")
+    rank = raw[3]
+    if len(raw) < 4 + 4 * rank:
+        raise ValueError(f"{path}: the header is truncated")
+    shape = struct.unpack(f">{rank}I", raw[4:4 + 4 * rank])
+    expected = 4 + 4 * rank
+    count = 1
+    for extent in shape:
+        count *= extent
+    if len(raw) != expected + count:
+        raise ValueError(f"{path}: {len(raw)} bytes, but the header {shape} asks for "
+                         f"{expected + count}")
+    return np.frombuffer(raw, np.uint8, offset=expected).reshape(shape)
+
+
+def read_images(path: str, split: str = "train") -> np.ndarray:
+    """uint8 images [N, pixels]: path is an IDX file, or a folder in MNIST's layout."""
+    if os.path.isdir(path):
+        stem = {"train": "train", "test": "t10k"}[split] + "-images-idx3-ubyte"
+        names = [os.path.join(path, stem + end) for end in (".gz", "")]
+        found = [name for name in names if os.path.exists(name)]
+        if not found:
+            raise ValueError(f"{path}: holds no {stem}.gz")
+        path = found[0]
+    images = read_idx(path)
+    if images.ndim < 2:
+        raise ValueError(f"{path}: {images.ndim} dimension, not images")
+    return images.reshape(images.shape[0], -1)
