@@ -1,8 +1,8 @@
 # cuvae_add_area(NAME SOURCES ... [DEPENDS areas] [LINK libraries]): one folder of src/.
 function(cuvae_add_area name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINK" ${ARGN})
-  # fmt has no archive in Debian: its headers alone, for all or for none of us.
-  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" "fmt::fmt-header-only")
+  # The distribution has fmt as a shared library only; ours is an archive.
+  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" cuvae_fmt)
   add_library(cuvae_${name} STATIC ${arg_SOURCES})
   target_include_directories(cuvae_${name} PUBLIC
     "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
@@ -21,7 +21,7 @@ endfunction()
 # `cuvae-tests` (tests/CMakeLists.txt).
 function(cuvae_add_tests name)
   cmake_parse_arguments(arg "SERIAL" "TIMEOUT" "LABEL;SOURCES;DEPENDS;LINK" ${ARGN})
-  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" "fmt::fmt-header-only")
+  list(TRANSFORM arg_LINK REPLACE "^fmt::fmt$" cuvae_fmt)
   add_library(tests_${name} OBJECT ${arg_SOURCES})
   target_link_libraries(tests_${name} PUBLIC cuvae_options GTest::gtest ${arg_LINK})
   target_include_directories(tests_${name} PUBLIC "${PROJECT_SOURCE_DIR}/tests")

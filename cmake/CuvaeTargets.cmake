@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 
 get_property(areas GLOBAL PROPERTY CUVAE_AREAS)
 list(REMOVE_ITEM areas cuvae_cli)
-set(objects "")
+set(objects "$<TARGET_OBJECTS:cuvae_fmt>")
 foreach(area IN LISTS areas)
   list(APPEND objects "$<TARGET_OBJECTS:${area}>")
 endforeach()
@@ -17,7 +17,8 @@ target_compile_features(cuvae_lib INTERFACE cxx_std_20)
 target_include_directories(cuvae_lib INTERFACE
   "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>"
   "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
-target_link_libraries(cuvae_lib INTERFACE cuvae::openblas PNG::PNG ZLIB::ZLIB Threads::Threads)
+target_link_libraries(cuvae_lib INTERFACE
+  cuvae::openblas cuvae::nettle PNG::PNG ZLIB::ZLIB Threads::Threads)
 if(CUVAE_HAVE_CUDA)
   target_link_libraries(cuvae_lib INTERFACE CUDA::cudart_static)
 endif()
@@ -46,5 +47,6 @@ write_basic_package_version_file("${PROJECT_BINARY_DIR}/cuvaeConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)
 install(FILES
   "${PROJECT_BINARY_DIR}/cuvaeConfig.cmake" "${PROJECT_BINARY_DIR}/cuvaeConfigVersion.cmake"
+  "${PROJECT_SOURCE_DIR}/cmake/FindCuvaeNettle.cmake"
   "${PROJECT_SOURCE_DIR}/cmake/FindCuvaeOpenBLAS.cmake"
   DESTINATION "${package_dir}" COMPONENT development)
