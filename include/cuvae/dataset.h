@@ -33,7 +33,9 @@ struct Dataset {
   ImageSize image;
   std::optional<DatasetSplit> train;  // at least one of the two
   std::optional<DatasetSplit> test;
-  std::string sha256;  // of the decompressed content, hexadecimal
+  // Hexadecimal, of the unpacked files one after another: training images and labels, test images
+  // and labels, as far as there are any.
+  std::string sha256;
 };
 
 // A folder of IDX files or one IDX image file, plain or gzipped. Error(input) names the file.
