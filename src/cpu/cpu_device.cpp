@@ -1,0 +1,84 @@
+#include "cpu/cpu_device.h"
+
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "cpu/blas_coretype.h"
+#include "cpu/program.h"
+#include "cuvae/error.h"
+#include "graph/passes.h"
+
+namespace cuvae {
+namespace {
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) != 0) continue;
+    const auto colon = line.find(": ");
+    if (colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "CPU";
+}
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(const DeviceOptions& options) : real_(options.real), team_(options.threads) {
+    if (real_ != DType::f32 && real_ != DType::f64)
+      throw Error(Status::usage, fmt::format("{} is not a real type", name_of(real_)), "cpu",
+                  "use f32 or f64");
+    cpu::use_single_threaded_blas();
+  }
+
+  [[nodiscard]] DeviceInfo info() const override {
+    const char* isa = loops<float>().isa;
+    return {.name = "cpu",
+            .model = fmt::format("{} ({})", cpu_model(), isa),
+            .details = fmt::format("{} thread{}, {} loops, OpenBLAS {}{}", team_.threads(),
+                                   team_.threads() == 1 ? "" : "s", isa, cpu::blas_core_type(),
+                                   real_ == DType::f64 ? ", double" : ""),
+            .real = real_,
+            .threads = team_.threads()};
+  }
+
+  [[nodiscard]] std::unique_ptr<Store> make_store() override {
+    return std::make_unique<HostStore>(real_);
+  }
+
+  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
+                                                 const CompileOptions& options) override {
+    auto* host = dynamic_cast<HostStore*>(&store);
+    if (!host) throw Error(Status::usage, "a program on a store of another device", "cpu");
+    Graph chosen = options.fuse ? fuse(graph).graph : graph;
+    chosen = lower(chosen, cpu_supports).graph;
+    if (!options.keep_all) chosen = prune(chosen).graph;
+    for (const Node& node : chosen.nodes())
+      if (!cpu_supports(chosen, node))
+        throw Error(Status::usage, "a matrix with a dimension of 2^31 or more",
+                    fmt::format("node `{}` ({})", node.name, op_def(node.op).name),
+                    "use smaller layers or batches");
+    PlanOptions plan_options;
+    plan_options.steps = options.steps;
+    plan_options.streams = 1;  // one team: tasks run one after the other, each on all threads
+    plan_options.reuse = options.reuse;
+    plan_options.keep_all = options.keep_all;
+    plan_options.real = real_;
+    Plan plan = make_plan(std::move(chosen), plan_options);
+    check_plan(plan);
+    if (real_ == DType::f64) return make_cpu_program<double>(std::move(plan), team_, *host);
+    return make_cpu_program<float>(std::move(plan), team_, *host);
+  }
+
+ private:
+  DType real_;
+  Team team_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device(const DeviceOptions& options) {
+  return std::make_unique<CpuDevice>(options);
+}
+
+}  // namespace cuvae

@@ -1,0 +1,70 @@
+#include <fmt/format.h>
+
+#include "cpu/kernel.h"
+#include "cuvae/error.h"
+#include "ops/rules.h"
+
+namespace cuvae {
+
+template <class T>
+CpuKernel<T> cpu_batch_index(CpuNode& node) {
+  const std::int64_t batch = node.out(0)[0];
+  const std::int64_t rows = node.attrs().integer("rows");
+  const bool shuffle = flag_of(node.attrs(), "shuffle");
+  const bool staged = flag_of(node.attrs(), "staged");
+  const std::string where = fmt::format("node `{}` (batch_index)", node.node.name);
+  return [=](const CpuArgs<T>& args) {
+    const auto* clock = args.template in<std::int64_t>(0);
+    auto* row = args.template out<std::int64_t>(0);
+    auto* index = args.template out<std::int64_t>(1);
+    const std::int64_t first = clock[clock_entry::position] + args.step * batch;
+    if (first < 0 || first > rows - batch)
+      throw Error(Status::failed,
+                  fmt::format("positions {} to {} of {} rows", first, first + batch, rows), where,
+                  "a run stays within one epoch");
+    const Shuffle order(static_cast<std::uint64_t>(clock[clock_entry::seed]),
+                        static_cast<std::uint64_t>(clock[clock_entry::epoch]), rows);
+    args.team.parallel_for(divide_up(batch, 1024), [&](std::int64_t chunk, int) {
+      const std::int64_t end = batch - chunk * 1024 < 1024 ? batch : (chunk + 1) * 1024;
+      for (std::int64_t b = chunk * 1024; b < end; ++b) {
+        const std::int64_t position = first + b;
+        index[b] = shuffle ? order(position) : position;
+        row[b] = (staged ? position : index[b]) - clock[clock_entry::base];
+      }
+    });
+  };
+}
+
+template <class T>
+CpuKernel<T> cpu_gather(CpuNode& node) {
+  const std::int64_t rows = node.in(0)[0];
+  const std::int64_t width = node.in(0)[1];
+  const std::int64_t batch = node.out(0)[0];
+  const bool bytes = node.graph[node.node.inputs[0]].dtype == DType::u8;
+  // Rounded to float in double runs too, so that both see the same pixels.
+  const T shift = static_cast<float>(node.attrs().real("shift", 0.0));
+  const T scale = static_cast<float>(node.attrs().real("scale", 1.0));
+  const std::string where = fmt::format("node `{}` (gather)", node.node.name);
+  return [=](const CpuArgs<T>& args) {
+    const auto* row = args.template in<std::int64_t>(1);
+    T* out = args.out(0);
+    for_rows(args.team, batch, width, [&](std::int64_t b) {
+      if (row[b] < 0 || row[b] >= rows)
+        throw Error(Status::failed, fmt::format("row {} of a window of {} rows", row[b], rows),
+                    where, "the clock's base and the window must agree");
+      T* y = out + b * width;
+      if (bytes)
+        args.loops.gather_u8(width, shift, scale,
+                             args.template in<std::uint8_t>(0) + row[b] * width, y);
+      else
+        args.loops.gather_real(width, shift, scale, args.in(0) + row[b] * width, y);
+    });
+  };
+}
+
+CUVAE_CPU_ALWAYS(batch_index)
+CUVAE_CPU_ALWAYS(gather)
+CUVAE_CPU_OP(batch_index);
+CUVAE_CPU_OP(gather);
+
+}  // namespace cuvae

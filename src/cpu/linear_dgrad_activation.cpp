@@ -1,0 +1,24 @@
+#include "cpu/products.h"
+#include "ops/activation.h"
+
+namespace cuvae {
+
+template <class T>
+CpuKernel<T> cpu_linear_dgrad_activation(CpuNode& node) {
+  const auto product = dgrad_product<T>(node);
+  const TileGrid grid(product.m, product.n, product.k);
+  const Activation f = activation_of(node.attrs());
+  return [=](const CpuArgs<T>& args) {
+    const T* saved = args.in(2);
+    multiply_rows(args, with_operands(product, args), grid, args.out(0),
+                  [&](const Tile& tile, std::int64_t b, T* row) {
+                    args.loops.activation_grad(f, tile.columns(), row,
+                                               saved + b * product.n + tile.n0, row);
+                  });
+  };
+}
+
+CUVAE_CPU_PRODUCT(linear_dgrad_activation)
+CUVAE_CPU_OP(linear_dgrad_activation);
+
+}  // namespace cuvae
