@@ -25,7 +25,7 @@ target_link_libraries(cuvae_nettle INTERFACE cuvae::nettle)
 add_library(cuvae_fmt STATIC "${PROJECT_SOURCE_DIR}/cmake/fmt_archive.cpp")
 target_include_directories(cuvae_fmt SYSTEM PUBLIC
   $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)
-target_compile_options(cuvae_fmt PRIVATE -fkeep-inline-functions -w)
+target_compile_options(cuvae_fmt PRIVATE -fkeep-inline-functions -O1 -w)
 set_target_properties(spdlog::spdlog_header_only PROPERTIES
   INTERFACE_LINK_LIBRARIES "Threads::Threads;cuvae_fmt")
 
