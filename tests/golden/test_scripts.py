@@ -1,0 +1,415 @@
+#!/usr/bin/env python3
+"""Tests of the PyTorch scripts: parity script, peer of the benchmark, learning curve.
+
+    "$(scripts/peers-venv)" tests/golden/test_scripts.py
+
+The parity script is held against a VAE written in NumPy, in double, with its gradients by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+PEERS = os.path.join(ROOT, "bench", "peers")
+sys.path.insert(0, PEERS)
+sys.path.insert(0, HERE)
+
+import torch  # noqa: E402
+import make_mnist_mlp  # noqa: E402
+import torch_vae  # noqa: E402
+
+INPUT, HIDDEN, LATENT, BATCH, STEPS, SAMPLES = 36, 20, 3, 8, 120, 50
+CONFIG = {"batch_size": BATCH, "lr": 1e-3, "beta": 0.7, "hidden": HIDDEN, "latent": LATENT,
+          "seed": 0}
+
+
+def write_idx(path, array):
+    with gzip.open(path, "wb") as file:
+        file.write(b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape))
+        file.write(array.tobytes())
+
+
+def write_npy(path, array):
+    header = (f"{{'descr': '{array.dtype.str}', 'fortran_order': False, "
+              f"'shape': {array.shape}, }}").encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    with open(path, "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + array.tobytes())
+
+
+def write_safetensors(path, tensors):
+    header, body = {}, b""
+    for name, value in tensors.items():
+        raw = np.ascontiguousarray(value, "<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(value.shape),
+                        "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + body)
+
+
+def bound(v):
+    """Soft bound of logvar and its derivative."""
+    t = np.tanh((np.abs(v) - 10) / 10)
+    inside = np.abs(v) <= 10
+    return np.where(inside, v, np.sign(v) * (10 + 10 * t)), np.where(inside, 1.0, 1 - t * t)
+
+
+def numpy_step(p, x, eps, beta):
+    """(loss, reconstruction, kl) and the gradients, in double."""
+    n = len(x)
+    a1 = x @ p["encoder.0.weight"].T + p["encoder.0.bias"]
+    h1 = np.maximum(a1, 0)
+    mean = h1 @ p["encoder.mean.weight"].T + p["encoder.mean.bias"]
+    logvar, slope = bound(h1 @ p["encoder.logvar.weight"].T + p["encoder.logvar.bias"])
+    sigma = np.exp(logvar / 2)
+    z = mean + eps * sigma
+    a2 = z @ p["decoder.0.weight"].T + p["decoder.0.bias"]
+    h2 = np.maximum(a2, 0)
+    logits = h2 @ p["decoder.out.weight"].T + p["decoder.out.bias"]
+    reconstruction = np.sum(np.maximum(logits, 0) - logits * x + np.log1p(np.exp(-np.abs(logits)))) / n
+    kl = 0.5 * np.sum(mean**2 + np.exp(logvar) - logvar - 1) / n
+    d_logits = (1 / (1 + np.exp(-logits)) - x) / n
+    d_a2 = (d_logits @ p["decoder.out.weight"]) * (a2 > 0)
+    d_z = d_a2 @ p["decoder.0.weight"]
+    d_mean = d_z + beta * mean / n
+    d_logvar = (d_z * eps * sigma / 2 + beta * 0.5 * (np.exp(logvar) - 1) / n) * slope
+    d_a1 = (d_mean @ p["encoder.mean.weight"] + d_logvar @ p["encoder.logvar.weight"]) * (a1 > 0)
+    g = {}
+    for name, dy, x_in in (("encoder.0", d_a1, x), ("encoder.mean", d_mean, h1),
+                           ("encoder.logvar", d_logvar, h1), ("decoder.0", d_a2, z),
+                           ("decoder.out", d_logits, h2)):
+        g[name + ".weight"], g[name + ".bias"] = dy.T @ x_in, dy.sum(0)
+    return (reconstruction + beta * kl, reconstruction, kl), g
+
+
+def make_export(folder):
+    """The folder that cuvae would export, and its data; the reference is NumPy's."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (SAMPLES, 6, 6), dtype=np.uint8)
+    write_idx(os.path.join(folder, "train-images-idx3-ubyte.gz"), images)
+    layers = {"encoder.0": (HIDDEN, INPUT), "encoder.mean": (LATENT, HIDDEN),
+              "encoder.logvar": (LATENT, HIDDEN), "decoder.0": (HIDDEN, LATENT),
+              "decoder.out": (INPUT, HIDDEN)}
+    initial = {}
+    for name, shape in layers.items():
+        limit = 1 / np.sqrt(shape[1])
+        initial[name + ".weight"] = rng.uniform(-limit, limit, shape).astype("<f4")
+        initial[name + ".bias"] = rng.uniform(-limit, limit, shape[0]).astype("<f4")
+    initial["encoder.logvar.bias"][0] = 12.0  # beyond the bound's straight part
+    batches = rng.integers(0, SAMPLES, (STEPS, BATCH)).astype("<i8")
+    noise = rng.standard_normal((STEPS, BATCH, LATENT)).astype("<f4")
+
+    p = {name: value.astype(np.float64) for name, value in initial.items()}
+    m, v = ({name: np.zeros_like(value) for name, value in p.items()} for _ in range(2))
+    losses, first = [], None
+    for step in range(STEPS):
+        x = images.reshape(SAMPLES, -1)[batches[step]] / 255.0
+        terms, g = numpy_step(p, x, noise[step].astype(np.float64), CONFIG["beta"])
+        losses.append(terms)
+        first = first or g
+        for name in p:
+            m[name] = 0.9 * m[name] + 0.1 * g[name]
+            v[name] = 0.999 * v[name] + 0.001 * g[name]**2
+            t = step + 1
+            p[name] -= CONFIG["lr"] * (m[name] / (1 - 0.9**t)) / (
+                np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
+    write_safetensors(os.path.join(folder, "initial.safetensors"), initial)
+    write_safetensors(os.path.join(folder, "gradients.safetensors"), first)
+    write_npy(os.path.join(folder, "batches.npy"), batches)
+    write_npy(os.path.join(folder, "noise.npy"), noise)
+    write_npy(os.path.join(folder, "losses.npy"), np.array(losses))
+    with open(os.path.join(folder, "config.json"), "w", encoding="ascii") as file:
+        json.dump(CONFIG, file)
+    return np.array(losses), first
+
+
+class Parity(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temporary.cleanup)
+        self.folder = self.temporary.name
+        self.losses, self.gradients = make_export(self.folder)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def run_script(self, *arguments):
+        """The script's main, in this process: PyTorch takes seconds to load."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = make_mnist_mlp.main([self.folder, "--data", self.folder, *arguments])
+            except SystemExit as exit_:
+                status = exit_.code
+        return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+
+    def test_as_a_program(self):
+        command = [sys.executable, os.path.join(HERE, "make_mnist_mlp.py"), self.folder, "--data",
+                   self.folder, "--check"]
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        os.remove(os.path.join(self.folder, "losses.npy"))
+        result = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(result.returncode, 3)
+        self.assertIn("losses.npy", result.stderr)
+
+    def test_numpy_and_pytorch_agree(self):
+        for extra in ([], ["--double"]):
+            result = self.run_script("--check", *extra)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            self.assertEqual(result.stdout.count("ok  "), 3 + 2 * 10)
+
+    def test_double_agrees_to_rounding(self):
+        export = make_mnist_mlp.Export(self.folder, self.folder, None)
+        losses, gradients = make_mnist_mlp.train(export, double=True)
+        np.testing.assert_allclose(losses, self.losses, rtol=1e-11)
+        for name, value in gradients.items():
+            np.testing.assert_allclose(value, self.gradients[name], rtol=0,
+                                       atol=1e-12 * np.abs(value).max())
+
+    def test_a_difference_is_noticed(self):
+        wrong = self.losses.copy()
+        wrong[57, 2] *= 1 + 3e-4
+        write_npy(self.path("losses.npy"), wrong)
+        result = self.run_script("--check")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("FAIL kl", result.stdout)
+        self.assertIn("step 58", result.stdout)
+        write_npy(self.path("losses.npy"), self.losses)
+        for value in (1e-4, np.nan):
+            gradients = {name: g.copy() for name, g in self.gradients.items()}
+            g = gradients["decoder.0.weight"]
+            g[3, 1] += value * np.abs(g).max()
+            write_safetensors(self.path("gradients.safetensors"), gradients)
+            result = self.run_script("--check")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("FAIL decoder.0.weight, element", result.stdout)
+            self.assertIn("[3, 1]", result.stdout)
+
+    def test_nan_losses_fail(self):
+        wrong = self.losses.copy()
+        wrong[4, 0] = np.nan
+        write_npy(self.path("losses.npy"), wrong)
+        result = self.run_script("--check")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("FAIL loss", result.stdout)
+
+    def test_fewer_steps_than_exported(self):
+        result = self.run_script("--check", "--steps", "5")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn("5 steps", result.stdout)
+
+    def test_golden_file(self):
+        target = self.path("golden")
+        result = self.run_script("--write", target)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        path = os.path.join(target, "mnist_mlp.json")
+        self.assertLess(os.path.getsize(path), 200_000)
+        with open(path, encoding="ascii") as file:
+            golden = json.load(file)
+        self.assertEqual(len(golden["losses"]["kl"]), 100)
+        np.testing.assert_allclose(golden["losses"]["loss"], self.losses[:100, 0], rtol=1e-5)
+        self.assertEqual(set(golden["gradients"]), set(self.gradients))
+        for name, entry in golden["gradients"].items():
+            expected = self.gradients[name]
+            np.testing.assert_allclose(entry["norm"], np.linalg.norm(expected), rtol=1e-5)
+            self.assertEqual(len(entry["index"]), min(64, expected.size))
+            np.testing.assert_allclose(entry["value"], expected.reshape(-1)[entry["index"]],
+                                       atol=1e-5 * np.abs(expected).max(), rtol=0)
+        again = self.run_script("--write", target)
+        self.assertEqual(again.returncode, 0)
+        with open(path, encoding="ascii") as file:
+            self.assertEqual(json.load(file), golden)
+
+    def test_bad_input_is_one_line_and_status_3(self):
+        def damage(name, change, said=None):
+            with open(self.path(name), "rb") as file:
+                raw = file.read()
+            with open(self.path(name), "wb") as file:
+                file.write(change(raw))
+            result = self.run_script("--check")
+            with open(self.path(name), "wb") as file:
+                file.write(raw)
+            self.assertEqual(result.returncode, 3, f"{name}: {result.stdout}{result.stderr}")
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertIn(said or name, result.stderr)
+
+        for name in ("initial.safetensors", "gradients.safetensors", "batches.npy", "noise.npy",
+                     "losses.npy", "train-images-idx3-ubyte.gz", "config.json"):
+            damage(name, lambda raw: raw[:-5])
+            damage(name, lambda raw: b"")
+            damage(name, lambda raw: b"nonsense" * 20)
+        damage("initial.safetensors", lambda raw: raw.replace(b"F32", b"F16", 1))
+        damage("initial.safetensors", lambda raw: raw.replace(b"encoder.0.bias", b"encoder.1.bias"))
+        damage("noise.npy", lambda raw: raw.replace(b"<f4", b"<f8"))
+        damage("config.json", lambda raw: raw.replace(b'"batch_size": 8', b'"batch_size": 9'),
+               said="batches.npy: (120, 8), batch_size is 9")
+        os.remove(self.path("batches.npy"))
+        self.assertEqual(self.run_script("--check").returncode, 3)
+
+    def test_usage(self):
+        self.assertEqual(self.run_script().returncode, 2)
+        self.assertEqual(self.run_script("--check", "--steps", "0").returncode, 2)
+        self.assertEqual(self.run_script("--check", "--steps", "999").returncode, 3)
+
+
+class Model(unittest.TestCase):
+    def test_bound_of_logvar(self):
+        v = torch.tensor([-1e4, -30.0, -10.0, -3.0, 0.0, 9.9, 10.0, 10.5, 25.0, 1e4],
+                         dtype=torch.float64, requires_grad=True)
+        value = torch_vae.bound_logvar(v)
+        value.sum().backward()
+        expected, slope = bound(v.detach().numpy())
+        np.testing.assert_allclose(value.detach().numpy(), expected, rtol=1e-14)
+        np.testing.assert_allclose(v.grad.numpy(), slope, atol=1e-14)
+
+    def test_merged_heads_are_the_same_model(self):
+        torch.manual_seed(1)
+        separate = torch_vae.Vae(INPUT, HIDDEN, LATENT)
+        merged = torch_vae.Vae(INPUT, HIDDEN, LATENT, merged_heads=True)
+        state = separate.state_dict()
+        for kind in ("weight", "bias"):
+            state[f"encoder.heads.{kind}"] = torch.cat(
+                [state.pop(f"encoder.mean.{kind}"), state.pop(f"encoder.logvar.{kind}")])
+        merged.load_state_dict(state)
+        x, eps = torch.rand(BATCH, INPUT), torch.randn(BATCH, LATENT)
+        for a, b in zip(separate(x, eps), merged(x, eps)):
+            self.assertAlmostEqual(a.item(), b.item(), delta=1e-5 * abs(a.item()))
+
+    def test_names_and_shapes_of_the_default(self):
+        shapes = {name: tuple(p.shape) for name, p in torch_vae.Vae().named_parameters()}
+        self.assertEqual(shapes, {
+            "encoder.0.weight": (512, 784), "encoder.0.bias": (512,),
+            "encoder.mean.weight": (32, 512), "encoder.mean.bias": (32,),
+            "encoder.logvar.weight": (32, 512), "encoder.logvar.bias": (32,),
+            "decoder.0.weight": (512, 32), "decoder.0.bias": (512,),
+            "decoder.out.weight": (784, 512), "decoder.out.bias": (784,)})
+
+    def test_gemms_of_the_default_step(self):
+        products = torch_vae.gemms(784, 512, 32, 128)
+        self.assertEqual(len(products), 11)
+        # Three products a layer, less the first layer's dX.
+        weights = 784 * 512 + 512 * 64 + 32 * 512 + 512 * 784
+        self.assertEqual(sum(m * k * n for _, m, k, n in products),
+                         128 * (3 * weights - 784 * 512))
+
+
+class Step(unittest.TestCase):
+    def talk(self, lines, *arguments):
+        result = subprocess.run(
+            [sys.executable, os.path.join(PEERS, "torch_step.py"), "--samples", "300", "--input", "40",
+             "--hidden", "16", "--latent", "4", *arguments], input="".join(l + "\n" for l in lines),
+            capture_output=True, text=True)
+        return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
+
+    def test_protocol(self):
+        status, replies = self.talk([
+            '{"steps": 3, "batch": 8}', '{"steps": 400, "batch": 8}', '',
+            '{"steps": 2, "batch": 64, "work": "gemm"}', '{"steps": 0, "batch": 8}', 'nonsense',
+            '{"steps": 1, "batch": 301}', '{"steps": 1, "batch": true}', '[1]',
+            '{"steps": 2, "batch": 300}'], "--threads", "2")
+        self.assertEqual(status, 0)
+        hello, first, second, gemm, *errors, last = replies
+        self.assertEqual((hello["peer"], hello["device"], hello["threads"]), ("pytorch", "cpu", 2))
+        self.assertIn(hello["adam"], ("fused", "foreach", "single"))
+        self.assertEqual((first["steps"], second["steps"], gemm["steps"]), (3, 400, 2))
+        self.assertLess(second["loss"], first["loss"])  # it does train
+        for reply in (first, second, gemm, last):
+            self.assertGreater(reply["seconds"], 0)
+        self.assertGreater(gemm["gflops"], 0)
+        self.assertEqual(len(errors), 5)
+        self.assertTrue(all(set(reply) == {"error"} for reply in errors), errors)
+
+    def test_variants(self):
+        for arguments in (["--adam", "single"], ["--heads", "separate"], ["--bound-logvar"],
+                          ["--precision", "bf16"]):
+            status, replies = self.talk(['{"steps": 2, "batch": 8}'], *arguments)
+            self.assertEqual(status, 0, arguments)
+            self.assertTrue(np.isfinite(replies[1]["loss"]), arguments)
+
+    @unittest.skipUnless(hasattr(torch, "compile"), "this PyTorch has no torch.compile")
+    def test_compile(self):
+        status, replies = self.talk(['{"steps": 100, "batch": 8}', '{"steps": 2, "batch": 16}'],
+                                    "--mode", "compile")
+        _, eager = self.talk(['{"steps": 100, "batch": 8}'])
+        self.assertEqual(status, 0)
+        self.assertAlmostEqual(replies[1]["loss"], eager[1]["loss"], delta=0.1 * eager[1]["loss"])
+        self.assertIn("seconds", replies[2])
+
+    def test_usage(self):
+        for arguments in (["--precision", "tf32"], ["--mode", "reduce-overhead"], ["--latent", "0"],
+                          ["--threads", "-1"]):
+            self.assertEqual(self.talk([], *arguments)[0], 2)
+
+    @unittest.skipIf(torch.cuda.is_available(), "this machine has a CUDA device")
+    def test_no_cuda_device_is_status_4(self):
+        self.assertEqual(self.talk([], "--device", "cuda"), (4, []))
+
+
+class Curve(unittest.TestCase):
+    def test_small_curve(self):
+        with tempfile.TemporaryDirectory() as folder:
+            rng = np.random.default_rng(0)
+            for stem, count in (("train", 200), ("t10k", 50)):
+                images = (rng.random((count, 5, 5)) < 0.2).astype(np.uint8) * 255
+                write_idx(os.path.join(folder, stem + "-images-idx3-ubyte.gz"), images)
+            result = subprocess.run(
+                [sys.executable, os.path.join(PEERS, "torch_curve.py"), "--data", folder, "--epochs",
+                 "5", "--seeds", "0,7", "--batch-size", "16", "--hidden", "16", "--latent", "2"],
+                capture_output=True, text=True)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        curve = json.loads(result.stdout)
+        self.assertEqual([run["seed"] for run in curve["runs"]], [0, 7])
+        for run in curve["runs"]:
+            self.assertEqual([point["epoch"] for point in run["test"]], [1, 2, 5])
+            first, last = run["test"][0], run["test"][-1]
+            self.assertLess(last["neg_elbo"], first["neg_elbo"])
+            self.assertAlmostEqual(last["neg_elbo"], last["reconstruction"] + last["kl"], places=9)
+        self.assertEqual(curve["mean"][0]["epoch"], 1)
+
+
+class Environment(unittest.TestCase):
+    SCRIPT = os.path.join(ROOT, "scripts", "peers-venv")
+
+    def test_a_finished_environment_is_printed_at_once(self):
+        with tempfile.TemporaryDirectory() as cache:
+            venv = os.path.join(cache, "peers-venv")
+            os.makedirs(os.path.join(venv, "bin"))
+            os.symlink(sys.executable, os.path.join(venv, "bin", "python"))
+            with open(os.path.join(venv, "source"), "w", encoding="ascii") as file:
+                file.write("pip 2.0\n")
+            result = subprocess.run([self.SCRIPT], cwd="/", capture_output=True, text=True,
+                                    env={**os.environ, "CUVAE_CACHE": cache})
+            self.assertEqual((result.returncode, result.stdout, result.stderr),
+                             (0, os.path.join(venv, "bin", "python") + "\n", ""))
+
+    def test_failures_are_one_line(self):
+        for arguments, variables, status in (
+                (["--nonsense"], {}, 2), ([], {"CUVAE_PEERS_TORCH": "conda"}, 2),
+                ([], {"CUVAE_CACHE": "/dev/null/cache"}, 1)):
+            result = subprocess.run([self.SCRIPT, *arguments], capture_output=True, text=True,
+                                    env={**os.environ, **variables})
+            self.assertEqual(result.returncode, status, result.stderr)
+            self.assertEqual(result.stdout, "")
+            self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+            self.assertIn("peers-venv: error: ", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
