@@ -10,7 +10,6 @@ find_package(ZLIB REQUIRED)
 find_package(PNG REQUIRED)
 find_package(CuvaeOpenBLAS REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(tomlplusplus REQUIRED)
 find_package(nlohmann_json REQUIRED)
@@ -19,15 +18,13 @@ find_package(CuvaeNettle REQUIRED) # SHA-256 of data sets (src/data/sha256.h)
 add_library(cuvae_nettle INTERFACE)
 target_link_libraries(cuvae_nettle INTERFACE cuvae::nettle)
 
-# fmt and spdlog are packaged as shared libraries only. spdlog is used header-only; for fmt that
-# would cost seconds in each of our files, so its headers are compiled once, into an archive.
-# Their functions are inline there: the flag makes the compiler keep them.
+# fmt is packaged as a shared library only, and header-only it would cost seconds in each of our
+# files, so its headers are compiled once, into an archive. Their functions are inline there: the
+# flag makes the compiler keep them.
 add_library(cuvae_fmt STATIC "${PROJECT_SOURCE_DIR}/cmake/fmt_archive.cpp")
 target_include_directories(cuvae_fmt SYSTEM PUBLIC
   $<TARGET_PROPERTY:fmt::fmt,INTERFACE_INCLUDE_DIRECTORIES>)
 target_compile_options(cuvae_fmt PRIVATE -fkeep-inline-functions -O1 -w)
-set_target_properties(spdlog::spdlog_header_only PROPERTIES
-  INTERFACE_LINK_LIBRARIES "Threads::Threads;cuvae_fmt")
 
 add_library(cuvae_openblas INTERFACE)
 target_link_libraries(cuvae_openblas INTERFACE cuvae::openblas)

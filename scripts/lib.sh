@@ -13,7 +13,7 @@ die() { # MESSAGE [STATUS]
 BUILD_PACKAGES=(
   g++ cmake ninja-build ccache git
   libopenblas-pthread-dev zlib1g-dev libpng-dev nettle-dev
-  libfmt-dev libspdlog-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
+  libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
 )
 TEST_PACKAGES=(libgtest-dev binutils)
 LINT_PACKAGES=(clang-format-14 clang-tidy-14 shellcheck)

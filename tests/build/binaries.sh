@@ -47,7 +47,7 @@ for program in "$@"; do
         grep -F "${set_name}_${asked}" <<<"$symbols" | head -n 5
         bad=1
       else
-        echo "  not checked: glibc $host_glibc here; releases are made on Debian 12 or Ubuntu 22.04"
+        echo "  not checked: glibc $host_glibc here; releases are made on Debian 12"
       fi
     fi
   done
