@@ -1,0 +1,446 @@
+#include "graph/passes.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "graph/default_model.h"
+#include "graph/graph_testing.h"
+#include "graph/plan.h"
+
+namespace cuvae::testing {
+namespace {
+
+Attrs kind(const char* name) {
+  return {{"kind", std::string(name)}};
+}
+const Attrs sum_all{{"axis", std::string("all")}, {"op", std::string("sum")}};
+
+// The names of a graph's operators after fusion.
+std::vector<std::string> fused(const Graph& g, const FuseOptions& options = {}) {
+  return op_names(fuse(g, options).graph);
+}
+using Ops = std::vector<std::string>;
+
+struct Layer {
+  Graph g;
+  Value x = g.input("x", DType::f32, Shape{4, 6});
+  Value w = g.parameter("w", Shape{6, 6});
+  Value b = g.parameter("b", Shape{6});
+  Value clock = g.input("clock", DType::i64, Shape{5});
+  Value hyper = g.input("hyper", DType::f32, Shape{1, 2});
+  Value commit = g.input("commit", DType::i64, Shape{1});
+};
+
+// linear -> activation
+
+TEST(FuseLinearActivation, MergesAndKeepsNames) {
+  Layer l;
+  const Value pre = l.g.apply("linear", "fc", {l.x, l.w, l.b});
+  const Value y = l.g.apply("activation", "fc.act", {pre}, kind("leaky_relu"));
+  l.g.rename(y, "hidden");
+  l.g.output(y);
+  const Rewritten result = fuse(l.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_activation"}));
+  const Node& node = result.graph.nodes()[0];
+  EXPECT_EQ(node.name, "fc.act");
+  EXPECT_EQ(node.attrs.text("kind"), "leaky_relu");
+  EXPECT_EQ(node.inputs,
+            (std::vector<Value>{result.map[l.x.id], result.map[l.w.id], result.map[l.b.id]}));
+  EXPECT_FALSE(result.map[pre.id]);
+  EXPECT_EQ(result.graph[result.map[y.id]].name, "hidden");
+  EXPECT_TRUE(result.graph.is_output(result.map[y.id]));
+  EXPECT_EQ(fused(l.g, {.linear_activation = false}), (Ops{"linear", "activation"}));
+}
+
+TEST(FuseLinearActivation, WorksWithoutABias) {
+  Layer l;
+  l.g.apply("activation", "y", {l.g.apply("linear", "fc", {l.x, l.w})}, kind("relu"));
+  EXPECT_EQ(fused(l.g), (Ops{"linear_activation"}));
+}
+
+TEST(FuseLinearActivation, NotWhereThePreActivationIsReadOrAnOutput) {
+  Layer read;
+  const Value pre = read.g.apply("linear", "fc", {read.x, read.w, read.b});
+  read.g.apply("activation", "y", {pre}, kind("relu"));
+  read.g.apply("scale", "other", {pre});
+  EXPECT_EQ(fused(read.g), (Ops{"linear", "activation", "scale"}));
+  Layer output;
+  const Value out = output.g.apply("linear", "fc", {output.x, output.w, output.b});
+  output.g.apply("activation", "y", {out}, kind("relu"));
+  output.g.output(out);
+  EXPECT_EQ(fused(output.g), (Ops{"linear", "activation"}));
+}
+
+TEST(FuseLinearActivation, ReturnsThePreActivationForKindsThatNeedIt) {
+  Layer l;
+  const Value pre = l.g.apply("linear", "fc", {l.x, l.w, l.b});
+  const Value y = l.g.apply("activation", "y", {pre}, kind("gelu"));
+  const Value loss = l.g.apply("reduce", "loss", {y}, sum_all);
+  gradients(l.g, loss, std::vector{l.w});
+  const Rewritten result = fuse(l.g);
+  const Node& node = result.graph.nodes()[0];
+  ASSERT_EQ(node.op, Op::linear_activation);
+  EXPECT_EQ(node.attrs.integer("save_input"), 1);
+  ASSERT_EQ(node.outputs.size(), 2U);
+  EXPECT_EQ(result.graph[result.map[pre.id]].name, "fc");
+  EXPECT_EQ(node.outputs[1], result.map[pre.id]);
+  // Without a gradient it is not kept.
+  Layer forward;
+  forward.g.apply("activation", "y", {forward.g.apply("linear", "fc", {forward.x, forward.w})},
+                  kind("gelu"));
+  EXPECT_EQ(fuse(forward.g).graph.nodes()[0].outputs.size(), 1U);
+}
+
+// linear -> split -> bound_logvar -> sample, KL
+
+struct Heads : Layer {
+  Value linear = g.apply("linear", "heads", {x, w, b});
+  std::vector<Value> parts;
+  Value logvar;
+  std::vector<Value> latent;
+  Value kl;
+  explicit Heads(const char* sizes = "3,3", const char* bound = "bound_logvar") {
+    parts = g.add("split", "parts", {linear}, {{"sizes", std::string(sizes)}});
+    const Value sized = g[parts[0]].shape == g[parts[1]].shape ? parts[1] : parts[0];
+    logvar = g.apply("activation", "logvar", {sized}, kind(bound));
+    latent = g.add("sample", "latent", {parts[0], logvar, clock},
+                   {{"purpose", static_cast<std::int64_t>(Purpose::latent)}});
+    kl = g.apply("gaussian_kl", "kl", {parts[0], logvar});
+    g.output(kl);
+    g.output(latent[0]);
+  }
+};
+
+TEST(FuseLinearSampleKl, MergesAndReturnsWhatTheBackwardPassReads) {
+  Heads h;
+  h.g.apply("sample", "earlier", {h.parts[0], h.logvar, h.clock},
+            {{"purpose", static_cast<std::int64_t>(Purpose::latent)}});
+  const Rewritten result = fuse(h.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_sample_kl", "sample"}));
+  const Node& node = result.graph.nodes()[0];
+  // The stream was fixed before fusion.
+  EXPECT_EQ(node.attrs.integer("stream"), 0);
+  EXPECT_EQ(result.graph.nodes()[1].attrs.integer("stream"), 1);
+  EXPECT_EQ(node.attrs.integer("purpose"), static_cast<std::int64_t>(Purpose::latent));
+  EXPECT_EQ(node.inputs.size(), 4U);
+  const Value outputs[] = {h.parts[0], h.logvar, h.latent[0], h.latent[1], h.kl};
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_EQ(node.outputs[i], result.map[outputs[i].id]);
+    EXPECT_EQ(result.graph[node.outputs[i]].name, h.g[outputs[i]].name);
+  }
+  EXPECT_EQ(fused(h.g, {.linear_sample_kl = false}).size(), h.g.nodes().size());
+}
+
+TEST(FuseLinearSampleKl, KeepsTheKeyOfAnEvaluation) {
+  Layer l;
+  const Value key = l.g.input("key", DType::i64, Shape{4});
+  const auto parts = l.g.add("split", "parts", {l.g.apply("linear", "heads", {l.x, l.w, l.b})},
+                             {{"sizes", std::string("3,3")}});
+  const Value logvar = l.g.apply("activation", "logvar", {parts[1]}, kind("bound_logvar"));
+  l.g.add("sample", "latent", {parts[0], logvar, l.clock, key},
+          {{"purpose", static_cast<std::int64_t>(Purpose::evaluation)}});
+  l.g.apply("gaussian_kl", "kl", {parts[0], logvar});
+  const Rewritten result = fuse(l.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_sample_kl"}));
+  EXPECT_EQ(result.graph.nodes()[0].inputs.at(4), result.map[key.id]);
+}
+
+TEST(FuseLinearSampleKl, NotWhereThePatternIsAnother) {
+  const auto unfused = [](const Graph& g) {
+    const auto names = fused(g);
+    return std::find(names.begin(), names.end(), "linear_sample_kl") == names.end();
+  };
+  Heads raw_read;
+  raw_read.g.apply("scale", "other", {raw_read.parts[1]});
+  EXPECT_TRUE(unfused(raw_read.g));
+  Heads raw_output;
+  raw_output.g.output(raw_output.parts[1]);
+  EXPECT_TRUE(unfused(raw_output.g));
+  Heads heads_output;
+  heads_output.g.output(heads_output.linear);
+  EXPECT_TRUE(unfused(heads_output.g));
+  EXPECT_TRUE(unfused(Heads("3,3", "tanh").g));
+  EXPECT_FALSE(unfused(Heads().g));
+}
+
+TEST(FuseLinearSampleKl, NotWhereTheHalvesDiffer) {
+  Layer l;
+  const Value heads = l.g.apply("linear", "heads", {l.x, l.w, l.b});
+  const auto parts = l.g.add("split", "parts", {heads}, {{"sizes", std::string("2,4")}});
+  l.g.apply("activation", "logvar", {parts[1]}, kind("bound_logvar"));
+  EXPECT_EQ(fused(l.g), (Ops{"linear", "split", "activation"}));
+}
+
+// linear -> likelihood, and its gradient
+
+struct Likelihood : Layer {
+  Value target = g.input("target", DType::f32, Shape{4, 6});
+  Value logits = g.apply("linear", "logits", {x, w, b});
+  Value nll = g.apply("bernoulli_nll", "nll", {logits, target});
+  Value mean =
+      g.apply("reduce", "mean", {nll}, {{"axis", std::string("all")}, {"op", std::string("mean")}});
+};
+
+TEST(FuseLinearNll, MergesTheLikelihoodAndItsGradient) {
+  Likelihood l;
+  gradients(l.g, l.mean, std::vector{l.w, l.b});
+  l.g.output(l.mean);
+  const Rewritten result = fuse(l.g);
+  ASSERT_EQ(count(result.graph, Op::linear_nll), 1);
+  const Node& node = producer(result.graph, "nll");
+  EXPECT_EQ(node.attrs.text("likelihood"), "bernoulli");
+  EXPECT_EQ(result.graph[node.outputs[1]].name, "grad(logits)");
+  EXPECT_EQ(node.inputs.size(), 5U);
+  EXPECT_FALSE(result.map[l.logits.id]);
+  // The node moved behind the constant that it now reads.
+  const std::int32_t dnll = result.graph[node.inputs[4]].producer;
+  EXPECT_LT(dnll, result.graph[node.outputs[0]].producer);
+  EXPECT_EQ(count(fuse(l.g, {.linear_nll = false}).graph, Op::linear_nll), 0);
+}
+
+TEST(FuseLinearNll, CarriesTheFixedSigma) {
+  Layer l;
+  const Value target = l.g.input("target", DType::f32, Shape{4, 6});
+  const Value mean = l.g.apply("linear", "mean", {l.x, l.w, l.b});
+  const Value nll = l.g.apply("gaussian_nll", "nll", {mean, target}, {{"sigma", 0.5}});
+  gradients(l.g, l.g.apply("reduce", "loss", {nll}, sum_all), std::vector{l.w});
+  const Rewritten result = fuse(l.g);
+  const Node& node = producer(result.graph, "nll");
+  EXPECT_EQ(node.op, Op::linear_nll);
+  EXPECT_EQ(node.attrs.text("likelihood"), "gaussian");
+  EXPECT_EQ(node.attrs.real("sigma"), 0.5);
+}
+
+TEST(FuseLinearNll, NotWhereTheGradientDependsOnTheNll) {
+  Likelihood l;
+  // d(mean^2)/d(nll) is 2 mean: the gradient of the logits wants the loss first.
+  const Value square = l.g.apply("mul", "square", {l.mean, l.mean});
+  gradients(l.g, square, std::vector{l.w});
+  EXPECT_EQ(count(fuse(l.g).graph, Op::linear_nll), 0);
+}
+
+TEST(FuseLinearNll, NotWhereTheLogitsAreReadOrAnOutput) {
+  Likelihood read;
+  gradients(read.g, read.mean, std::vector{read.w});
+  read.g.apply("scale", "other", {read.logits});
+  EXPECT_EQ(count(fuse(read.g).graph, Op::linear_nll), 0);
+  Likelihood output;
+  gradients(output.g, output.mean, std::vector{output.w});
+  output.g.output(output.logits);
+  EXPECT_EQ(count(fuse(output.g).graph, Op::linear_nll), 0);
+  Likelihood forward;  // no gradient at all
+  EXPECT_EQ(count(fuse(forward.g).graph, Op::linear_nll), 0);
+}
+
+TEST(FuseLinearNll, NotWhereTheGradientIsOfAnotherTarget) {
+  Likelihood l;
+  const Value other = l.g.input("other", DType::f32, Shape{4, 6});
+  const Value ones = l.g.apply("fill", "ones", {}, {{"shape", std::string("4")}, {"value", 1.0}});
+  l.g.apply("bernoulli_nll_grad", "dlogits", {ones, l.logits, other});
+  EXPECT_EQ(count(fuse(l.g).graph, Op::linear_nll), 0);
+}
+
+// linear_dgrad -> activation_grad
+
+struct Backward : Layer {
+  Value dy = g.input("dy", DType::f32, Shape{4, 6});
+  Value dx = g.apply("linear_dgrad", "dx", {dy, w});
+};
+
+TEST(FuseLinearDgradActivation, Merges) {
+  Backward l;
+  const Value dh = l.g.apply("activation_grad", "dh", {l.dx, l.x}, kind("tanh"));
+  const Rewritten result = fuse(l.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_dgrad_activation"}));
+  EXPECT_EQ(result.graph.nodes()[0].inputs,
+            (std::vector<Value>{result.map[l.dy.id], result.map[l.w.id], result.map[l.x.id]}));
+  EXPECT_EQ(result.graph[result.map[dh.id]].name, "dh");
+  EXPECT_EQ(fused(l.g, {.linear_dgrad_activation = false}),
+            (Ops{"linear_dgrad", "activation_grad"}));
+}
+
+TEST(FuseLinearDgradActivation, NotWhereTheGradientHasTwoReadersOrIsAnOutput) {
+  Backward read;
+  read.g.apply("activation_grad", "dh", {read.dx, read.x}, kind("tanh"));
+  read.g.apply("scale", "other", {read.dx});
+  EXPECT_EQ(fused(read.g), (Ops{"linear_dgrad", "activation_grad", "scale"}));
+  Backward output;
+  output.g.apply("activation_grad", "dh", {output.dx, output.x}, kind("tanh"));
+  output.g.output(output.dx);
+  EXPECT_EQ(fused(output.g), (Ops{"linear_dgrad", "activation_grad"}));
+  Backward both;  // two activations read it
+  both.g.apply("activation_grad", "da", {both.dx, both.x}, kind("tanh"));
+  both.g.apply("activation_grad", "db", {both.dx, both.x}, kind("tanh"));
+  EXPECT_EQ(fused(both.g), (Ops{"linear_dgrad", "activation_grad", "activation_grad"}));
+  Backward saved;  // as what was saved
+  saved.g.apply("activation_grad", "a", {saved.dx, saved.dx}, kind("tanh"));
+  EXPECT_EQ(fused(saved.g), (Ops{"linear_dgrad", "activation_grad"}));
+}
+
+TEST(FuseLinearDgradActivation, NotWhereTheSavedValueDependsOnTheGradient) {
+  Layer l;
+  const Value dy = l.g.input("dy", DType::f32, Shape{4, 6});
+  const Value dx = l.g.apply("linear_dgrad", "dx", {dy, l.w});
+  const Value saved = l.g.apply("scale", "saved", {dx});
+  l.g.apply("activation_grad", "dh", {dx, saved}, kind("tanh"));
+  EXPECT_EQ(fused(l.g), (Ops{"linear_dgrad", "scale", "activation_grad"}));
+}
+
+// linear_wgrad -> adam
+
+struct Update : Layer {
+  Value dy = g.input("dy", DType::f32, Shape{4, 6});
+  std::vector<Value> grads;
+  std::vector<Value> next_w;
+  std::vector<Value> next_b;
+  explicit Update(bool bias = true, double bias_beta = 0.9) {
+    grads = g.add("linear_wgrad", "wgrad", {dy, x}, {{"bias", std::int64_t{bias ? 1 : 0}}});
+    next_w = adam("w", w, grads[0], 0.9);
+    if (bias) next_b = adam("b", b, grads[1], bias_beta);
+  }
+  std::vector<Value> adam(const std::string& name, Value value, Value grad, double beta) {
+    const Shape shape = g[value].shape;
+    const Value m = g.state("m." + name, DType::f32, shape);
+    const Value v = g.state("v." + name, DType::f32, shape);
+    return g.add("adam", "adam." + name, {value, m, v, grad, hyper, clock, commit},
+                 {{"beta1", beta}});
+  }
+};
+
+TEST(FuseLinearWgradAdam, MergesBothUpdatesAndKeepsVersions) {
+  Update u;
+  const Rewritten result = fuse(u.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_wgrad_adam"}));
+  const Node& node = result.graph.nodes()[0];
+  EXPECT_EQ(node.name, "adam.w");
+  ASSERT_EQ(node.outputs.size(), 6U);
+  EXPECT_EQ(node.attrs.real("beta1"), 0.9);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(node.outputs[i], result.map[u.next_w[i].id]);
+    EXPECT_EQ(node.outputs[3 + i], result.map[u.next_b[i].id]);
+  }
+  EXPECT_EQ(result.graph.latest(result.graph.find("w")), node.outputs[0]);
+  EXPECT_EQ(result.graph.latest(result.graph.find("m.b")), node.outputs[4]);
+  EXPECT_EQ(result.graph[node.outputs[5]].name, "adam.b.v");
+  EXPECT_EQ(fused(u.g, {.linear_wgrad_adam = false}), (Ops{"linear_wgrad", "adam", "adam"}));
+}
+
+TEST(FuseLinearWgradAdam, WorksWithoutABias) {
+  Update u(false);
+  const Rewritten result = fuse(u.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_wgrad_adam"}));
+  EXPECT_FALSE(result.graph.nodes()[0].inputs[5]);
+  EXPECT_EQ(result.graph.nodes()[0].outputs.size(), 3U);
+  check_plan(make_plan(result.graph, {}));
+}
+
+TEST(FuseLinearWgradAdam, NotWhereTheGradientIsNeeded) {
+  const Ops unfused{"linear_wgrad", "adam", "adam"};
+  Update weight_read;
+  weight_read.g.apply("reduce", "norm", {weight_read.grads[0]}, sum_all);
+  EXPECT_EQ(fused(weight_read.g), (Ops{"linear_wgrad", "adam", "adam", "reduce"}));
+  Update weight_output;
+  weight_output.g.output(weight_output.grads[0]);
+  EXPECT_EQ(fused(weight_output.g), unfused);
+  Update bias_output;
+  bias_output.g.output(bias_output.grads[1]);
+  EXPECT_EQ(fused(bias_output.g), unfused);
+  Update bias_read;
+  bias_read.g.apply("scale", "other", {bias_read.grads[1]});
+  EXPECT_EQ(fused(bias_read.g), (Ops{"linear_wgrad", "adam", "adam", "scale"}));
+}
+
+TEST(FuseLinearWgradAdam, NotWhereTheUpdatesDiffer) {
+  EXPECT_EQ(fused(Update(true, 0.5).g), (Ops{"linear_wgrad", "adam", "adam"}));
+}
+
+TEST(FuseLinearWgradAdam, NotWhereAReaderOfTheOldBiasDependsOnTheNewWeight) {
+  // Legal on its own: the old bias is read, then updated. As one node the update of the bias would
+  // come before its reader.
+  Update u;
+  const Value y = u.g.apply("linear", "late", {u.x, u.next_w[0], u.b});
+  u.g.output(y);
+  check_plan(make_plan(u.g, {}));
+  EXPECT_EQ(fused(u.g), (Ops{"linear_wgrad", "adam", "linear", "adam"}));
+}
+
+TEST(Fuse, TwoLegalGroupsNeverCloseACycleTogether) {
+  // Each of the two patterns is legal alone; merged, each would wait for the other's loss.
+  Graph h;
+  const Value x = h.input("x", DType::f32, Shape{4, 6});
+  const Value target = h.input("target", DType::f32, Shape{4, 6});
+  const Value v = h.parameter("v", Shape{6, 6});
+  const Value c = h.parameter("c", Shape{6});
+  const Value p = h.apply("linear", "p", {x, v, c});
+  const Value q = h.apply("linear", "q", {x, v, c});
+  const Value p_nll = h.apply("bernoulli_nll", "p.nll", {p, target});
+  const Value q_nll = h.apply("bernoulli_nll", "q.nll", {q, target});
+  h.output(h.apply("bernoulli_nll_grad", "p.grad", {q_nll, p, target}));
+  h.output(h.apply("bernoulli_nll_grad", "q.grad", {p_nll, q, target}));
+  const Rewritten result = fuse(h);
+  EXPECT_EQ(count(result.graph, Op::linear_nll), 1);
+  check_plan(make_plan(result.graph, {}));
+}
+
+TEST(Fuse, KeepsUnusedPersistentValuesAndStreams) {
+  Heads h;
+  h.g.state("spare", DType::i64, Shape{3});
+  Rewritten result = fuse(h.g);
+  EXPECT_EQ(result.graph[result.graph.find("spare")].storage, Storage::state);
+  // The next random node counts on.
+  result.graph.add("sample", "more",
+                   {result.map[h.parts[0].id], result.map[h.logvar.id], result.map[h.clock.id]},
+                   {{"purpose", static_cast<std::int64_t>(Purpose::latent)}});
+  EXPECT_EQ(result.graph.nodes().back().attrs.integer("stream"), 1);
+}
+
+TEST(Lower, ReplacesOnlyWhatIsNotSupported) {
+  const TrainingGraph model = training_graph({.batch = 8, .rows = 20});
+  const Graph whole = fuse(model.graph).graph;
+  const Rewritten part =
+      lower(whole, [](const Graph&, const Node& node) { return node.op != Op::linear_nll; });
+  EXPECT_EQ(count(part.graph, Op::linear_nll), 0);
+  EXPECT_EQ(count(part.graph, Op::bernoulli_nll), 1);
+  EXPECT_EQ(count(part.graph, Op::linear_wgrad_adam), 4);
+  EXPECT_EQ(part.graph.nodes().size(), whole.nodes().size() + 2);
+  const Rewritten all = lower(whole, [](const Graph&, const Node&) { return false; });
+  for (const char* name :
+       {"mean", "logvar", "latent.z", "kl_rows", "nll_rows", "grad(decoder.out)"})
+    EXPECT_TRUE(all.graph.find(name)) << name;
+  EXPECT_EQ(all.graph.outputs().size(), 3U);
+  for (const Value w : model.parameters) {
+    const Value now = all.graph.find(model.graph[w].name);
+    EXPECT_NE(all.graph.latest(now), now) << model.graph[w].name;
+  }
+  EXPECT_EQ(producer(all.graph, "latent.z").attrs.integer("stream"), 0);
+}
+
+TEST(Prune, DropsWhatNothingDependsOn) {
+  Update u;
+  const Value dead = u.g.apply("scale", "dead", {u.x});
+  u.g.apply("scale", "deader", {dead});
+  const Value alive = u.g.apply("scale", "alive", {u.x});
+  u.g.output(alive);
+  const Rewritten result = prune(u.g);
+  EXPECT_EQ(op_names(result.graph), (Ops{"linear_wgrad", "adam", "adam", "scale"}));
+  EXPECT_FALSE(result.map[dead.id]);
+  EXPECT_EQ(result.graph[result.map[alive.id]].name, "alive");
+  EXPECT_EQ(prune(result.graph).graph.nodes().size(), 4U);
+}
+
+TEST(Rewrite, NamesSurviveRenamesThatCrossOtherNodes) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{2});
+  const Value p = g.apply("scale", "p", {x});
+  const Value q = g.apply("scale", "q", {p});
+  g.rename(q, "z");
+  g.rename(p, "q");
+  g.output(q);
+  const Rewritten result = prune(g);
+  EXPECT_EQ(result.graph[result.map[p.id]].name, "q");
+  EXPECT_EQ(result.graph[result.map[q.id]].name, "z");
+}
+
+}  // namespace
+}  // namespace cuvae::testing

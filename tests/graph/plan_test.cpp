@@ -1,0 +1,297 @@
+#include "graph/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "graph/graph_testing.h"
+
+namespace cuvae::testing {
+namespace {
+
+const Attrs with_tanh{{"kind", std::string("tanh")}};
+
+// x -> a -> b -> c -> d, each [64] (256 bytes in float)
+struct Chain {
+  Graph g;
+  Value x = g.input("x", DType::f32, Shape{64});
+  Value a = g.apply("activation", "a", {x}, with_tanh);
+  Value b = g.apply("activation", "b", {a}, with_tanh);
+  Value c = g.apply("activation", "c", {b}, with_tanh);
+  Value d = g.apply("activation", "d", {c}, with_tanh);
+};
+
+struct Updated {
+  Graph g;
+  Value w = g.parameter("w", Shape{8});
+  Value m = g.state("m", DType::f32, Shape{8});
+  Value v = g.state("v", DType::f32, Shape{8});
+  Value hyper = g.input("hyper", DType::f32, Shape{4, 2});
+  Value clock = g.input("clock", DType::i64, Shape{5});
+  Value commit = g.input("commit", DType::i64, Shape{1});
+  Value grad = g.apply("scale", "grad", {w});
+  std::vector<Value> next;
+  void update() { next = g.add("adam", "adam", {w, m, v, grad, hyper, clock, commit}); }
+};
+
+int position(const Plan& plan, int step, const std::string& name) {
+  for (std::size_t i = 0; i < plan.tasks().size(); ++i)
+    if (plan.tasks()[i].step == step && plan.graph().nodes()[plan.tasks()[i].node].name == name)
+      return static_cast<int>(i);
+  return -1;
+}
+
+TEST(Plan, ReusesOneBufferInPlaceAlongAChain) {
+  Chain chain;
+  chain.g.output(chain.d);
+  const Plan plan = make_plan(chain.g, {});
+  EXPECT_EQ(plan.arena_bytes(), 256);
+  for (const Value value : {chain.a, chain.b, chain.c, chain.d})
+    EXPECT_EQ(plan.place(0, value).offset, 0);
+  EXPECT_EQ(plan.place(0, chain.x).root, chain.x);
+  EXPECT_EQ(plan.place(0, chain.x).offset, -1);
+  EXPECT_EQ(plan.persistent_bytes(), 256);
+  check_plan(plan);
+}
+
+TEST(Plan, DoesNotWriteInPlaceWhatIsStillRead) {
+  Chain chain;
+  chain.g.output(chain.g.apply("add", "late", {chain.d, chain.b}));
+  const Plan plan = make_plan(chain.g, {});
+  EXPECT_NE(plan.place(0, chain.c).offset, plan.place(0, chain.b).offset);
+  EXPECT_EQ(plan.arena_bytes(), 2 * 256);
+  check_plan(plan);
+}
+
+TEST(Plan, KeepsOutputsOfEveryStep) {
+  Chain chain;
+  chain.g.output(chain.b);
+  PlanOptions options;
+  options.steps = 3;
+  const Plan plan = make_plan(chain.g, options);
+  std::vector<std::int64_t> offsets;
+  for (int step = 0; step < 3; ++step) offsets.push_back(plan.place(step, chain.b).offset);
+  std::sort(offsets.begin(), offsets.end());
+  EXPECT_EQ(std::unique(offsets.begin(), offsets.end()), offsets.end());
+  EXPECT_EQ(plan.arena_bytes(), 4 * 256);  // three outputs, and one place for the others
+  check_plan(plan);
+}
+
+TEST(Plan, KeepAllGivesEveryValueItsOwnPlace) {
+  Chain chain;
+  PlanOptions options;
+  options.keep_all = true;
+  options.steps = 2;
+  const Plan plan = make_plan(chain.g, options);
+  EXPECT_EQ(plan.arena_bytes(), 8 * 256);
+  check_plan(plan);
+}
+
+TEST(Plan, SizesFollowTheRealTypeAndTheAlignment) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{3});
+  g.output(g.apply("activation", "a", {x}, with_tanh));
+  g.output(g.apply("activation", "b", {x}, with_tanh));
+  PlanOptions options;
+  options.alignment = 64;
+  EXPECT_EQ(make_plan(g, options).arena_bytes(), 128);
+  options.real = DType::f64;
+  const Plan wide = make_plan(g, options);
+  EXPECT_EQ(wide.place(0, g.find("a")).bytes, 24);
+  EXPECT_EQ(wide.persistent_bytes(), 24);
+  options.alignment = 1;
+  EXPECT_EQ(make_plan(g, options).arena_bytes(), 48);
+}
+
+TEST(Plan, ValuesWithoutElementsAreLegal) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{0, 4});
+  const Value a = g.apply("activation", "a", {x}, with_tanh);
+  const Value b = g.apply("activation", "b", {a}, with_tanh);
+  g.output(b);
+  for (const int streams : {1, 3}) {
+    PlanOptions options;
+    options.streams = streams;
+    options.steps = 2;
+    const Plan plan = make_plan(g, options);
+    EXPECT_EQ(plan.arena_bytes(), 0);
+    EXPECT_EQ(plan.place(0, a).offset, 0);
+    EXPECT_EQ(plan.place(0, a).bytes, 0);
+    EXPECT_LT(position(plan, 1, "a"), position(plan, 1, "b"));
+    check_plan(plan);
+    // Empty or not, a value is made before it is read.
+    auto edges = plan.edges();
+    ASSERT_EQ(edges.size(), 2U);
+    edges.pop_back();
+    EXPECT_FALSE(plan_violations(plan, edges).empty());
+  }
+  check_plan(make_plan(Graph{}, {}));
+}
+
+TEST(Plan, ReadersOfTheOldVersionComeBeforeTheUpdate) {
+  Updated u;
+  u.update();
+  const Value late = u.g.apply("scale", "late", {u.w});
+  const Value fresh = u.g.apply("scale", "fresh", {u.next[0]});
+  u.g.output(late);
+  u.g.output(fresh);
+  for (const std::uint64_t order : {0, 1, 2, 3}) {
+    PlanOptions options;
+    options.steps = 3;
+    options.order_seed = order;
+    const Plan plan = make_plan(u.g, options);
+    for (int step = 0; step < 3; ++step) {
+      EXPECT_LT(position(plan, step, "late"), position(plan, step, "adam"));
+      EXPECT_LT(position(plan, step, "adam"), position(plan, step, "fresh"));
+      if (step > 0) {
+        EXPECT_LT(position(plan, step - 1, "fresh"), position(plan, step, "adam"));
+      }
+      EXPECT_EQ(plan.place(step, u.next[0]).root, u.w);
+    }
+    check_plan(plan);
+  }
+}
+
+TEST(Plan, TheNextRunsReadersWaitForTheUpdate) {
+  Updated u;
+  u.update();
+  const Plan plan = make_plan(u.g, {});
+  const std::pair<int, int> edge{position(plan, 0, "adam"), position(plan, 0, "grad")};
+  EXPECT_NE(std::find(plan.replay_edges().begin(), plan.replay_edges().end(), edge),
+            plan.replay_edges().end());
+}
+
+TEST(Plan, RefusesAReaderOfTheOldVersionThatDependsOnTheNew) {
+  Updated u;
+  u.update();
+  const Value fresh = u.g.apply("scale", "fresh", {u.next[0]});
+  u.g.apply("mul", "both", {u.w, fresh});
+  const std::string message = error_of(Status::usage, [&] { make_plan(u.g, {}); });
+  EXPECT_TRUE(has(message, "`both`"));
+  EXPECT_TRUE(has(message, "`adam`"));
+  EXPECT_TRUE(has(message, "`w`"));
+}
+
+TEST(Plan, UpdatesRunAsSoonAsTheyMay) {
+  Updated u;
+  u.update();
+  const Value x = u.g.input("x", DType::f32, Shape{8});
+  const Value later = u.g.apply("activation", "later", {x}, with_tanh);
+  u.g.output(later);
+  // Defined before or after, the update frees its gradient first.
+  const Plan plan = make_plan(u.g, {});
+  EXPECT_EQ(position(plan, 0, "adam"), position(plan, 0, "grad") + 1);
+}
+
+TEST(Plan, OrderIsMemoryAware) {
+  // Two wide values, each reduced to one number: the first is reduced before the second is made.
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{1024});
+  const Value a = g.apply("activation", "a", {x}, with_tanh);
+  const Value b = g.apply("activation", "b", {x}, with_tanh);
+  const Attrs sum{{"axis", std::string("all")}, {"op", std::string("sum")}};
+  g.output(g.apply("reduce", "sum_a", {a}, sum));
+  g.output(g.apply("reduce", "sum_b", {b}, sum));
+  const Plan plan = make_plan(g, {});
+  EXPECT_EQ(plan.arena_bytes(), 4096 + 2 * 256);
+}
+
+TEST(Plan, IndependentBranchesTakeTwoStreams) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{64, 64});
+  const Value w = g.parameter("w", Shape{64, 64});
+  Value a = x;
+  Value b = x;
+  for (int i = 0; i < 3; ++i) {
+    a = g.apply("linear", std::string("a").append(std::to_string(i)), {a, w});
+    b = g.apply("linear", std::string("b").append(std::to_string(i)), {b, w});
+  }
+  g.output(g.apply("add", "sum", {a, b}));
+  PlanOptions options;
+  options.streams = 2;
+  const Plan plan = make_plan(g, options);
+  check_plan(plan);
+  int waits = 0;
+  for (const Task& task : plan.tasks()) waits += static_cast<int>(task.waits.size());
+  EXPECT_EQ(waits, 1);  // where they meet
+  EXPECT_NE(plan.tasks()[position(plan, 0, "a1")].stream,
+            plan.tasks()[position(plan, 0, "b1")].stream);
+  EXPECT_EQ(plan.edges().size(), 6U);
+}
+
+TEST(Plan, RefusesImpossibleOptions) {
+  Chain chain;
+  const auto refusal = [&](PlanOptions options) {
+    return error_of(Status::usage, [&] { make_plan(chain.g, options); });
+  };
+  PlanOptions options;
+  options.steps = 0;
+  EXPECT_TRUE(has(refusal(options), "0 unrolled steps"));
+  options.steps = 100000;
+  EXPECT_TRUE(has(refusal(options), "unroll fewer steps"));
+  options = {};
+  options.streams = 0;
+  EXPECT_TRUE(has(refusal(options), "0 streams"));
+  options = {};
+  for (const std::int64_t alignment : {0, 3, -8}) {
+    options.alignment = alignment;
+    EXPECT_TRUE(has(refusal(options), "alignment"));
+  }
+  options = {};
+  options.real = DType::i64;
+  EXPECT_TRUE(has(refusal(options), "i64 as the real type"));
+  const Plan plan = make_plan(chain.g, {});
+  EXPECT_TRUE(
+      has(error_of(Status::usage, [&] { static_cast<void>(plan.place(1, chain.a)); }), "step 1"));
+  EXPECT_TRUE(
+      has(error_of(Status::usage, [&] { static_cast<void>(plan.place(0, Value{})); }), "no value"));
+}
+
+TEST(Plan, RefusesMoreBytesThanThereAre) {
+  Graph g;
+  g.input("x", DType::i64, Shape{(std::int64_t{1} << 60) - 1});
+  EXPECT_TRUE(has(error_of(Status::usage, [&] { make_plan(g, {}); }), "`x`"));
+  Graph h;
+  const Value y = h.input("y", DType::f32, Shape{std::int64_t{1} << 59});
+  h.output(h.apply("activation", "a", {y}, with_tanh));
+  h.output(h.apply("activation", "b", {y}, with_tanh));
+  h.output(h.apply("activation", "c", {y}, with_tanh));
+  EXPECT_TRUE(has(error_of(Status::usage, [&] { make_plan(h, {}); }), "2^62 bytes"));
+}
+
+TEST(Plan, TellsThePeakWithoutAllocating) {
+  Graph g;  // 2^40 elements
+  const Value x = g.input("x", DType::f32, Shape{std::int64_t{1} << 40});
+  g.output(g.apply("activation", "a", {x}, with_tanh));
+  EXPECT_EQ(make_plan(g, {}).arena_bytes(), std::int64_t{1} << 42);
+}
+
+TEST(Plan, PrintsItself) {
+  Updated u;
+  u.update();
+  PlanOptions options;
+  options.streams = 2;
+  options.steps = 2;
+  const Plan plan = make_plan(u.g, options);
+  const std::string table = plan.str();
+  for (const char* part : {"adam (adam)", "in `w`", "step 1", "grad f32 [8]", "32 bytes"})
+    EXPECT_TRUE(has(table, part));
+  const std::string dot = plan.dot();
+  EXPECT_TRUE(dot.starts_with("digraph"));
+  EXPECT_TRUE(has(dot, "t0 -> t"));
+  EXPECT_TRUE(has(dot, "dashed"));
+  EXPECT_EQ(std::count(dot.begin(), dot.end(), '{'), std::count(dot.begin(), dot.end(), '}'));
+}
+
+TEST(Plan, TheSameOrderEveryTime) {
+  Updated u;
+  u.update();
+  PlanOptions options;
+  options.streams = 3;
+  options.steps = 4;
+  EXPECT_EQ(make_plan(u.g, options).str(), make_plan(u.g, options).str());
+  EXPECT_EQ(make_plan(u.g, options).dot(), make_plan(u.g, options).dot());
+}
+
+}  // namespace
+}  // namespace cuvae::testing
