@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# package.sh CMAKE BUILD SOURCE COMPILER SANITIZE PROGRAM TEXT [ARGUMENT...]: installs the library
+# package.sh CMAKE BUILD SOURCE COMPILER sanitize=LIST PROGRAM TEXT [ARGUMENT...]: installs the library
 # into a fresh folder, builds SOURCE against it with find_package(cuvae), and runs PROGRAM, which
 # must print TEXT.
 set -euo pipefail
-cmake=$1 build=$2 source=$3 compiler=$4 sanitize=$5 program=$6 text=$7
+cmake=$1 build=$2 source=$3 compiler=$4 sanitize=${5#sanitize=} program=$6 text=$7
 shift 7
 place="$build/tests/build/package-$program"
 rm -rf "$place"
