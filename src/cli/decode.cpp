@@ -1,0 +1,79 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/pictures.h"
+#include "cuvae/error.h"
+#include "cuvae/npy.h"
+#include "cuvae/run.h"
+
+namespace cuvae::cli {
+namespace {
+
+struct Options {
+  ConfigFlags config;
+  std::string run;
+  std::string latents;
+  std::string out;
+};
+
+// f32 [n, latent], n > 0, all finite.
+Tensor read_latents(const std::string& path, std::int64_t latent) {
+  const Tensor read = read_npy(path);
+  const bool real = read.dtype() == DType::f32 || read.dtype() == DType::f64;
+  if (!real || read.shape().rank() != 2 || read.shape()[1] != latent || read.shape()[0] < 1) {
+    throw Error(Status::input,
+                fmt::format("the array is {} {}", name_of(read.dtype()), read.shape().str()), path,
+                fmt::format("give reals of shape [N, {}], as `cuvae encode` writes them", latent));
+  }
+  Tensor latents = read.to(DType::f32);
+  std::int64_t row = 0;
+  for (const float v : latents.as<float>()) {
+    if (!std::isfinite(v)) {
+      throw Error(Status::input, fmt::format("row {} is not finite", row / latent), path,
+                  "give finite latents");
+    }
+    ++row;
+  }
+  return latents;
+}
+
+int decode(const Options& options, const Output& output) {
+  require_given(options.run, "RUN", "the folder of a run");
+  require_given(options.latents, "--latents", "the latents, --latents Z.npy");
+  require_given(options.out, "--out", "the file to write, --out X.npy or X.png");
+  (void)output_format(options.out, {OutputFormat::npy, OutputFormat::png});
+  const RunConfig how = options.config.load().run;
+  const auto device = open_device(how);
+  LoadedRun run(options.run, *device);
+  announce_device(how, *device, output);
+  const Tensor latents = read_latents(options.latents, run.model().config().latent.size);
+  write_features(options.out, run.decode(latents), run.model());
+  const std::int64_t n = latents.shape()[0];
+  output.text(fmt::format("{} decoded: {}", n, options.out));
+  output.object(
+      {{"run", options.run}, {"latents", options.latents}, {"samples", n}, {"out", options.out}});
+  return 0;
+}
+
+}  // namespace
+
+Command decode_command() {
+  return {"decode", "turns latents into data",
+          "cuvae decode runs/mine --latents z.npy --out x.npy\n"
+          "cuvae decode runs/mine --latents z.npy --out x.png",
+          [](Flags& flags) -> Run {
+            auto options = std::make_shared<Options>();
+            flags.value("RUN", options->run, "", "the folder of a run");
+            flags.value("--latents", options->latents, "Z.npy", "reals [N, latent]");
+            flags.value("--out", options->out, "FILE", "X.npy or X.png (a grid)");
+            options->config.add_device(flags);
+            return [options](const Output& output) { return decode(*options, output); };
+          }};
+}
+
+}  // namespace cuvae::cli

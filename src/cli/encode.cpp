@@ -1,0 +1,67 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cuvae/npy.h"
+#include "cuvae/run.h"
+
+namespace cuvae::cli {
+namespace {
+
+struct Options {
+  ConfigFlags config;
+  std::string run;
+  std::string data;
+  std::string split = "test";
+  std::string out;
+};
+
+int encode(const Options& options, const Output& output) {
+  require_given(options.run, "RUN", "the folder of a run");
+  require_given(options.out, "--out", "the file to write, --out Z.npy");
+  (void)output_format(options.out, {OutputFormat::npy});
+  const RunConfig how = options.config.load().run;
+  const auto device = open_device(how);
+  LoadedRun run(options.run, *device);
+  announce_device(how, *device, output);
+  const auto data = run.load_data(options.data);
+  const auto encoding = run.encode(select_split(*data, options.split));
+  const std::filesystem::path logvar =
+      std::filesystem::path(options.out).replace_extension(".logvar.npy");
+  write_npy(options.out, encoding.mean.to(DType::f32));
+  write_npy(logvar, encoding.logvar.to(DType::f32));
+  const std::int64_t n = encoding.mean.shape()[0];
+  output.text(fmt::format("mean {}: {}", encoding.mean.shape().str(), options.out));
+  output.text(fmt::format("logvar {}: {}", encoding.logvar.shape().str(), logvar.string()));
+  output.object({{"run", options.run},
+                 {"split", options.split},
+                 {"samples", n},
+                 {"latent", encoding.mean.shape()[1]},
+                 {"mean", options.out},
+                 {"logvar", logvar.string()}});
+  return 0;
+}
+
+}  // namespace
+
+Command encode_command() {
+  return {"encode", "writes the latents of data",
+          "cuvae encode runs/mine --out z.npy\n"
+          "cuvae encode runs/mine --data other/mnist --split train --out z.npy",
+          [](Flags& flags) -> Run {
+            auto options = std::make_shared<Options>();
+            flags.value("RUN", options->run, "", "the folder of a run");
+            flags.value("--data", options->data, "PATH", "other data of the same size");
+            flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--out", options->out, "FILE",
+                        "Z.npy for the means [N, latent]; Z.logvar.npy stands beside it");
+            options->config.add_device(flags);
+            return [options](const Output& output) { return encode(*options, output); };
+          }};
+}
+
+}  // namespace cuvae::cli

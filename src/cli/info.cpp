@@ -1,0 +1,168 @@
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cuvae/error.h"
+#include "cuvae/run.h"
+#include "cuvae/version.h"
+#include "graph/passes.h"
+#include "graph/plan.h"
+#include "io/file.h"
+
+namespace cuvae::cli {
+namespace {
+
+struct Options {
+  ConfigFlags config;
+  std::string run;
+  std::string dump_plan;
+};
+
+Json as_json(const DeviceInfo& device) {
+  return {{"name", device.name},
+          {"model", device.model},
+          {"details", device.details},
+          {"threads", device.threads}};
+}
+
+int build_info(const Output& output) {
+  const DeviceList list = list_devices();
+  output.text(
+      fmt::format("cuvae {} ({}, {}, {})", version(), git_hash(), build_type(), compiler()));
+  Json devices = Json::array();
+  for (const DeviceInfo& device : list.devices) {
+    output.text(fmt::format("{}: {}, {}", device.name, device.model, device.details));
+    devices.push_back(as_json(device));
+  }
+  if (!list.no_gpu.empty()) output.text(fmt::format("no GPU: {}", list.no_gpu));
+  output.object({{"version", version()},
+                 {"git", git_hash()},
+                 {"build", build_type()},
+                 {"compiler", compiler()},
+                 {"devices", devices},
+                 {"no_gpu", list.no_gpu}});
+  return 0;
+}
+
+std::string size_text(const InputSpec& input) {
+  return fmt::format("{} x {} x {} {}", input.channels, input.height, input.width,
+                     name_of(input.dtype));
+}
+
+int run_info(const Options& options, const Output& output) {
+  const RunSummary summary = summarise_run(options.run);
+  const auto metrics = [](const std::optional<Metrics>& m) {
+    return m ? cli::as_json(*m) : Json(nullptr);
+  };
+  const auto terms = [](const Metrics& m) {
+    return fmt::format("neg_elbo {:.3f} = reconstruction {:.3f} + kl {:.3f}", m.neg_elbo,
+                       m.reconstruction, m.kl);
+  };
+  output.text(fmt::format("model       {}, {} parameters", summary.config.name,
+                          format_count(summary.parameters)));
+  output.text(fmt::format("input       {}", size_text(summary.input)));
+  output.text(fmt::format("data        {}", summary.config.data.path));
+  output.text(fmt::format("trained     {} of {} epochs, {} steps", summary.epochs_done,
+                          summary.config.train.epochs, format_count(summary.steps_done)));
+  if (summary.train) output.text(fmt::format("train       {}", terms(*summary.train)));
+  if (summary.test) output.text(fmt::format("test        {}", terms(*summary.test)));
+  for (const std::string& file : summary.files) output.text(fmt::format("  {}", file));
+  output.object({{"run", options.run},
+                 {"name", summary.config.name},
+                 {"parameters", summary.parameters},
+                 {"input", {summary.input.channels, summary.input.height, summary.input.width}},
+                 {"data", summary.config.data.path},
+                 {"epochs", summary.epochs_done},
+                 {"steps", summary.steps_done},
+                 {"train", metrics(summary.train)},
+                 {"test", metrics(summary.test)},
+                 {"files", summary.files}});
+  return 0;
+}
+
+// What a configuration builds, and its training step's memory, from the plan alone: nothing of that
+// size is allocated.
+int config_info(const Options& options, const Output& output) {
+  const Config config = options.config.load();
+  InputSpec input;
+  std::int64_t rows = 60000;
+  std::error_code ignored;
+  if (std::filesystem::exists(config.data.path, ignored)) {
+    const Dataset dataset = load_dataset(config.data.path);
+    input = input_spec(dataset, config.data);
+    rows = (dataset.train ? dataset.train : dataset.test)->size();
+  } else {
+    output.log(fmt::format("no data at {}: as for MNIST, {} rows of {}", config.data.path,
+                           format_count(rows), size_text(input)));
+  }
+  const Model model(config.model, input);
+  TrainingSpec spec;
+  spec.batch = config.train.batch_size;
+  spec.dataset = rows;
+  spec.window = rows;
+  spec.shuffle = config.train.shuffle;
+  spec.objective = config.objective;
+  spec.optimizer = config.train.optimizer;
+  const Plan plan = make_plan(prune(fuse(model.training_graph(spec)).graph).graph);
+  if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot());
+
+  output.text(fmt::format("{}: {} parameters, input {}", config.name,
+                          format_count(model.parameter_count()), size_text(input)));
+  Json parameters = Json::array();
+  for (const ParameterSpec& parameter : model.parameters()) {
+    for (const ParameterPart& part : parameter.parts) {
+      output.text(fmt::format("  {:<22} {:>14} {:>12}", part.name, part.shape.str(),
+                              format_count(part.shape.elements())));
+      Json shape = Json::array();
+      for (const std::int64_t dim : part.shape.dims()) shape.push_back(dim);
+      parameters.push_back({{"name", part.name}, {"shape", shape}});
+    }
+  }
+  output.text(fmt::format("memory of a step, batch {}: arena {}, persistent {} (data {})",
+                          spec.batch, format_bytes(plan.arena_bytes()),
+                          format_bytes(plan.persistent_bytes()),
+                          format_bytes(rows * input.features())));
+  output.object({{"name", config.name},
+                 {"parameters", model.parameter_count()},
+                 {"input", {input.channels, input.height, input.width}},
+                 {"layers", parameters},
+                 {"batch_size", spec.batch},
+                 {"arena_bytes", plan.arena_bytes()},
+                 {"persistent_bytes", plan.persistent_bytes()}});
+  return 0;
+}
+
+int info(const Options& options, const Output& output) {
+  const bool about_config = options.config.has_source() || !options.dump_plan.empty();
+  if (!options.run.empty() && about_config) {
+    throw Error(Status::usage, "a run and a configuration at once", "command line",
+                "give RUN, or --config, or --preset");
+  }
+  if (!options.run.empty()) return run_info(options, output);
+  return about_config ? config_info(options, output) : build_info(output);
+}
+
+}  // namespace
+
+Command info_command() {
+  return {"info", "tells about the build and the devices, a run, or a configuration",
+          "cuvae info\n"
+          "cuvae info runs/mine\n"
+          "cuvae info --config my.toml --batch-size 4096\n"
+          "cuvae info --preset mnist-mlp --dump-plan plan.dot",
+          [](Flags& flags) -> Run {
+            auto options = std::make_shared<Options>();
+            flags.value("RUN", options->run, "", "the folder of a run");
+            options->config.add(flags, false);
+            flags.value("--dump-plan", options->dump_plan, "X.dot",
+                        "write the training step's plan as Graphviz");
+            return [options](const Output& output) { return info(*options, output); };
+          }};
+}
+
+}  // namespace cuvae::cli

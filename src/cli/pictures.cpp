@@ -1,0 +1,54 @@
+#include "cli/pictures.h"
+
+#include <algorithm>
+
+#include "cli/options.h"
+#include "cuvae/image.h"
+#include "cuvae/npy.h"
+
+namespace cuvae::cli {
+namespace {
+
+ImageShape shape_of(const Model& model) {
+  const InputSpec& input = model.input();
+  return {static_cast<int>(input.channels), input.height, input.width};
+}
+
+OutputFormat format_of(const std::string& path) {
+  return output_format(path, {OutputFormat::png, OutputFormat::npy});
+}
+
+}  // namespace
+
+void write_features(const std::string& path, const Tensor& features, const Model& model) {
+  if (format_of(path) == OutputFormat::png) {
+    write_png(path, image_grid(model.to_pixels(features), shape_of(model)));
+    return;
+  }
+  const InputSpec& input = model.input();
+  const std::int64_t n = features.shape()[0];
+  const Tensor values = features.to(DType::f32);
+  write_npy(path, input.channels == 1
+                      ? values.reshaped({n, input.height, input.width})
+                      : values.reshaped({n, input.channels, input.height, input.width}));
+}
+
+void write_pairs(const std::string& path, const Tensor& originals, const Tensor& reconstructions,
+                 const Model& model) {
+  if (format_of(path) == OutputFormat::png) {
+    write_png(path, reconstruction_grid(model.to_pixels(originals),
+                                        model.to_pixels(reconstructions), shape_of(model)));
+    return;
+  }
+  const std::int64_t n = originals.shape()[0];
+  const std::int64_t d = originals.shape()[1];
+  Tensor both(DType::f32, {2, n, d});
+  const Tensor first = originals.to(DType::f32);
+  const Tensor second = reconstructions.to(DType::f32);
+  const auto rest =
+      std::copy(first.as<float>().begin(), first.as<float>().end(), both.as<float>().begin());
+  std::copy(second.as<float>().begin(), second.as<float>().end(), rest);
+  write_npy(path, both);
+}
+
+}  // namespace cuvae::cli

@@ -1,0 +1,96 @@
+#include "cli/progress.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <iterator>
+
+#include "base/text.h"
+
+namespace cuvae::cli {
+namespace {
+
+int terminal_width() {
+  winsize size = {};
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  return 80;
+}
+
+std::string rate(double per_second) {
+  if (!(per_second >= 0)) return "?";
+  if (per_second < 1e4) return fmt::format("{:.0f}", per_second);
+  if (per_second < 1e6) return fmt::format("{:.1f}k", per_second / 1e3);
+  return fmt::format("{:.2f}M", per_second / 1e6);
+}
+
+std::string terms(const Metrics& m) {
+  return fmt::format("{:.2f} = {:.2f} + kl {:.2f}", m.neg_elbo, m.reconstruction, m.kl);
+}
+
+}  // namespace
+
+std::string render_progress(const TrainProgress& p, int width) {
+  const std::string parts[] = {
+      fmt::format("epoch {}/{}", p.epoch, p.epochs),
+      fmt::format("step {}/{}", p.step, p.steps),
+      "neg_elbo " + terms(p.train),
+      fmt::format("neg_elbo {:.2f}", p.train.neg_elbo),  // in place of the terms
+      rate(p.samples_per_second) + " samples/s",
+      format_duration(p.seconds_left) + " left",
+  };
+  // From everything to the epoch alone.
+  static constexpr bool levels[][6] = {{1, 1, 1, 0, 1, 1}, {1, 0, 1, 0, 1, 1}, {1, 0, 0, 1, 1, 1},
+                                       {1, 0, 0, 1, 0, 1}, {1, 0, 0, 1, 0, 0}, {1, 0, 0, 0, 0, 0}};
+  std::string line;
+  for (const auto& level : levels) {
+    line.clear();
+    for (std::size_t i = 0; i < std::size(parts); ++i) {
+      if (level[i]) line += (line.empty() ? "" : "  ") + parts[i];
+    }
+    if (static_cast<int>(line.size()) <= width) return line;
+  }
+  return line.substr(0, static_cast<std::size_t>(width > 0 ? width : 0));
+}
+
+std::string render_evaluation(const EvaluationEvent& event) {
+  std::string line =
+      fmt::format("epoch {}/{}  train neg_elbo {}", event.epoch, event.epochs, terms(event.train));
+  if (event.test) line += fmt::format("  test {}", terms(*event.test));
+  return line + fmt::format("  {}", format_duration(event.seconds));
+}
+
+Progress::Progress(const Output& output) : output_(output) {
+  const char* term = std::getenv("TERM");
+  terminal_ = !output.quiet && isatty(STDERR_FILENO) == 1 &&
+              (term == nullptr || std::strcmp(term, "dumb") != 0);
+}
+
+Progress::~Progress() {
+  clear();
+}
+
+void Progress::update(const TrainProgress& progress) {
+  if (!terminal_) return;
+  // One column stays free: a full line would wrap.
+  const std::string line = render_progress(progress, terminal_width() - 1);
+  const std::string text = "\r" + line + "\x1b[K";
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+  shown_ = static_cast<int>(line.size());
+}
+
+void Progress::line(std::string_view text) {
+  clear();
+  output_.log(text);
+}
+
+void Progress::clear() noexcept {
+  if (shown_ == 0) return;
+  std::fputs("\r\x1b[K", stderr);
+  shown_ = 0;
+}
+
+}  // namespace cuvae::cli

@@ -1,0 +1,90 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/options.h"
+#include "cli/pictures.h"
+#include "cuvae/error.h"
+#include "cuvae/run.h"
+
+namespace cuvae::cli {
+namespace {
+
+struct Options {
+  ConfigFlags config;
+  std::string run;
+  std::string data;
+  std::string split = "test";
+  std::string count;
+  std::string index;
+  std::string out;
+};
+
+std::vector<std::int64_t> chosen_rows(const Options& options, std::int64_t size) {
+  std::vector<std::int64_t> rows;
+  if (options.index.empty()) {
+    const std::int64_t count = options.count.empty()
+                                   ? std::min<std::int64_t>(10, size)
+                                   : parse_integer(options.count, "--count", 1, size);
+    rows.resize(static_cast<std::size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+    return rows;
+  }
+  std::size_t begin = 0;
+  while (begin <= options.index.size()) {
+    const std::size_t end = std::min(options.index.find(',', begin), options.index.size());
+    rows.push_back(parse_integer(options.index.substr(begin, end - begin), "--index", 0, size - 1));
+    begin = end + 1;
+  }
+  return rows;
+}
+
+int reconstruct(const Options& options, const Output& output) {
+  require_given(options.run, "RUN", "the folder of a run");
+  require_given(options.out, "--out", "the file to write, --out X.png or X.npy");
+  (void)output_format(options.out, {OutputFormat::png, OutputFormat::npy});
+  if (!options.count.empty() && !options.index.empty()) {
+    throw Error(Status::usage, "--count and --index exclude each other", "command line",
+                "leave one out");
+  }
+  const RunConfig how = options.config.load().run;
+  const auto device = open_device(how);
+  LoadedRun run(options.run, *device);
+  announce_device(how, *device, output);
+  const auto data = run.load_data(options.data);
+  const DatasetSplit& split = select_split(*data, options.split);
+  const std::vector<std::int64_t> rows = chosen_rows(options, split.size());
+  const auto result = run.reconstruct(split, rows);
+  write_pairs(options.out, result.original, result.reconstruction, run.model());
+  output.text(fmt::format("{} reconstructions: {}", rows.size(), options.out));
+  output.object(
+      {{"run", options.run}, {"split", options.split}, {"index", rows}, {"out", options.out}});
+  return 0;
+}
+
+}  // namespace
+
+Command reconstruct_command() {
+  return {"reconstruct", "shows originals beside their reconstructions",
+          "cuvae reconstruct runs/mine --out pairs.png\n"
+          "cuvae reconstruct runs/mine --index 3,14,15 --out pairs.npy",
+          [](Flags& flags) -> Run {
+            auto options = std::make_shared<Options>();
+            flags.value("RUN", options->run, "", "the folder of a run");
+            flags.value("--data", options->data, "PATH", "other data of the same size");
+            flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--count", options->count, "N", "the first N rows; 10 without it");
+            flags.value("--index", options->index, "I,J,...", "these rows");
+            flags.value("--out", options->out, "FILE",
+                        "X.png, or X.npy: [2, N, D], originals first");
+            options->config.add_device(flags);
+            return [options](const Output& output) { return reconstruct(*options, output); };
+          }};
+}
+
+}  // namespace cuvae::cli
