@@ -30,7 +30,7 @@ void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& fol
 
   const DatasetSplit& split = dataset.test ? *dataset.test : *dataset.train;
   std::vector<std::int64_t> indices(
-      static_cast<std::size_t>(std::min<std::int64_t>(32, split.size())));
+      static_cast<std::size_t>(std::min<std::int64_t>(40, split.size())));
   if (indices.empty()) return;
   std::iota(indices.begin(), indices.end(), 0);
   const LoadedRun::Reconstruction pair = run.reconstruct(split, indices);

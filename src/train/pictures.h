@@ -6,7 +6,7 @@
 
 namespace cuvae {
 
-// samples.png: 64 draws from the prior (seed of the training). reconstructions.png: the first 32
+// samples.png: 64 draws from the prior (seed of the training). reconstructions.png: the first 40
 // images of the test split (else of the training split) over their reconstructions. Images of other
 // than 1 or 3 channels have no pictures.
 void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& folder);
