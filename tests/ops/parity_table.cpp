@@ -1,0 +1,380 @@
+#include "ops/parity_table.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cpu/cpu_device.h"
+#include "ops/activation.h"
+#include "ops/reference.h"
+
+namespace cuvae::testing {
+namespace {
+
+using Int = std::int64_t;
+
+CaseInput real(Shape shape, Fill fill = Fill::normal) {
+  return {.shape = shape, .fill = fill};
+}
+CaseInput held(Shape shape, Storage storage, Fill fill = Fill::normal) {
+  return {.shape = shape, .fill = fill, .storage = storage};
+}
+CaseInput scaled(Shape shape, double scale) {
+  return {.shape = shape, .scale = scale};
+}
+CaseInput none() {
+  CaseInput input;
+  input.absent = true;
+  return input;
+}
+CaseInput clock() {
+  return {.shape = Shape{5}, .fill = Fill::clock, .dtype = DType::i64};
+}
+CaseInput hyper() {
+  return {.shape = Shape{3, 2}, .fill = Fill::hyper};
+}
+CaseInput commit(bool on) {
+  return {.shape = Shape{1}, .fill = on ? Fill::commit : Fill::no_commit, .dtype = DType::i64};
+}
+CaseInput indices(Int n, Int limit) {
+  return {.shape = Shape{n}, .fill = Fill::rows, .dtype = DType::i64, .limit = limit};
+}
+
+std::string text(Int n) {
+  return std::to_string(n);
+}
+std::string text(Int a, Int b) {
+  return text(a) + "x" + text(b);
+}
+std::string text(Int a, Int b, Int c) {
+  return text(a, b) + "x" + text(c);
+}
+
+struct Dense {
+  Int b, in, out;
+};
+// Nothing, one, around the widths of vectors and tiles, primes, a long row, the default model's.
+constexpr Dense dense[] = {{0, 3, 4},     {3, 0, 4},     {3, 4, 0},      {1, 1, 1},
+                           {1, 784, 512}, {2, 31, 32},   {31, 33, 65},   {32, 64, 63},
+                           {64, 97, 127}, {65, 127, 31}, {128, 32, 512}, {3, 10007, 2},
+                           {2, 3, 10007}, {97, 5, 64},   {128, 784, 64}, {300, 65, 257}};
+constexpr Dense dense_large = {128, 784, 512};
+
+struct Matrix {
+  Int b, d;
+};
+constexpr Matrix matrices[] = {{0, 5},   {4, 0},   {1, 1},    {3, 7},     {1, 10007}, {31, 33},
+                               {32, 32}, {65, 63}, {97, 127}, {128, 784}, {300, 64}};
+constexpr Int lengths[] = {0, 1, 31, 32, 33, 63, 64, 65, 97, 127, 10007, 784 * 512};
+
+bool small(const Case& c) {
+  Int elements = 0;
+  for (const CaseInput& input : c.inputs) elements += input.shape.elements();
+  return elements > 0 && elements <= 12000;
+}
+
+class Table {
+ public:
+  std::vector<Case> cases;
+
+  void add(std::string op, std::string what, std::vector<CaseInput> inputs, Attrs attrs = {},
+           Int reduction = 1, bool differentiable = false) {
+    Case c{std::move(op), std::move(what), std::move(inputs), std::move(attrs), reduction, false};
+    c.differentiable = differentiable && small(c);
+    cases.push_back(std::move(c));
+  }
+
+  void data() {
+    for (const Int batch : {Int{0}, Int{1}, Int{33}, Int{97}})
+      for (const Int shuffle : {0, 1})
+        for (const Int staged : {0, 1})
+          add("batch_index",
+              text(batch) + (shuffle ? "_shuffled" : "_in_order") + (staged ? "_staged" : ""),
+              {clock()},
+              {{"batch", batch}, {"rows", Int{1009}}, {"shuffle", shuffle}, {"staged", staged}});
+    for (const Matrix m : matrices) {
+      const CaseInput pixels{.shape = Shape{50, m.d}, .fill = Fill::pixels, .dtype = DType::u8};
+      add("gather", "u8_" + text(m.b, m.d), {pixels, indices(m.b, 50)}, {{"scale", 1.0 / 255}});
+      add("gather", "real_" + text(m.b, m.d), {real(Shape{50, m.d}), indices(m.b, 50)},
+          {{"scale", 0.5}, {"shift", 0.25}});
+    }
+  }
+
+  void products() {
+    std::vector<Dense> all(std::begin(dense), std::end(dense));
+    all.push_back(dense_large);
+    for (const Dense s : all) {
+      const std::string what = text(s.b, s.in, s.out);
+      const CaseInput x = real(Shape{s.b, s.in});
+      const CaseInput w = real(Shape{s.out, s.in});
+      const CaseInput bias = real(Shape{s.out});
+      const CaseInput dy = real(Shape{s.b, s.out});
+      add("linear", what, {x, w, bias}, {}, s.in, true);
+      add("linear", what + "_no_bias", {x, w}, {}, s.in, true);
+      add("linear_dgrad", what, {dy, w}, {}, s.out);
+      add("linear_wgrad", what + "_bias", {dy, x}, {{"bias", Int{1}}}, s.b);
+      add("linear_wgrad", what, {dy, x}, {}, s.b);
+      add("linear_activation", what + "_relu", {x, w, bias}, {{"kind", std::string("relu")}}, s.in);
+      add("linear_activation", what + "_gelu_saved", {x, w},
+          {{"kind", std::string("gelu")}, {"save_input", Int{1}}}, s.in);
+      add("linear_dgrad_activation", what + "_tanh", {dy, w, real(Shape{s.b, s.in}, Fill::saved)},
+          {{"kind", std::string("tanh")}}, s.out);
+      add("linear_dgrad_activation", what + "_relu", {dy, w, real(Shape{s.b, s.in}, Fill::saved)},
+          {{"kind", std::string("relu")}}, s.out);
+      for (const char* likelihood : {"bernoulli", "gaussian"})
+        add("linear_nll", what + "_" + likelihood,
+            {x, scaled(Shape{s.out, s.in}, 0.05), bias, real(Shape{s.b, s.out}, Fill::unit),
+             real(Shape{s.b}, Fill::positive)},
+            {{"likelihood", std::string(likelihood)}, {"sigma", 0.7}}, s.in + s.out);
+      if (s.out % 2 == 0) {
+        const Attrs purpose = {{"purpose", Int{2}}, {"stream", Int{3}}};
+        const CaseInput heads = scaled(Shape{s.out, s.in}, 0.05);
+        add("linear_sample_kl", what, {x, heads, bias, clock()}, purpose, s.in + s.out);
+        add("linear_sample_kl", what + "_keyed", {x, heads, bias, clock(), indices(s.b, 100000)},
+            purpose, s.in + s.out);
+      }
+      for (const bool on : {true, false})
+        for (const bool with_bias : {true, false}) {
+          const auto moments = [&](Shape shape) {
+            return std::vector<CaseInput>{held(shape, Storage::parameter),
+                                          held(shape, Storage::state),
+                                          held(shape, Storage::state, Fill::positive)};
+          };
+          std::vector<CaseInput> inputs = {dy, x};
+          for (const CaseInput& i : moments(Shape{s.out, s.in})) inputs.push_back(i);
+          if (with_bias)
+            for (const CaseInput& i : moments(Shape{s.out})) inputs.push_back(i);
+          else
+            inputs.insert(inputs.end(), 3, none());
+          for (const CaseInput& i : {hyper(), clock(), commit(on)}) inputs.push_back(i);
+          add("linear_wgrad_adam", what + (on ? "" : "_no_commit") + (with_bias ? "" : "_no_bias"),
+              inputs, {{"weight_decay", 0.01}}, s.b);
+        }
+    }
+  }
+
+  void elementwise() {
+    for (const ActivationKind kind : all_activations()) {
+      const std::string name(name_of(kind));
+      const Attrs attrs = {{"kind", name}};
+      for (const Int n : lengths) {
+        add("activation", name + "_" + text(n), {real(Shape{n}, Fill::away_from_zero)}, attrs, 1,
+            n <= 127);
+        add("activation_grad", name + "_" + text(n), {real(Shape{n}), real(Shape{n}, Fill::saved)},
+            attrs);
+      }
+      add("activation", name + "_extreme", {real(Shape{40}, Fill::extreme)}, attrs);
+      add("activation_grad", name + "_extreme",
+          {real(Shape{40}), {.shape = Shape{40}, .fill = Fill::saved, .scale = 300}}, attrs);
+    }
+    add("activation", "bound_logvar_wide", {real(Shape{33, 9}, Fill::wide_logvar)},
+        {{"kind", std::string("bound_logvar")}}, 1, true);
+    for (const char* kind : {"leaky_relu", "elu"})
+      add("activation", std::string(kind) + "_alpha", {real(Shape{65}, Fill::away_from_zero)},
+          {{"kind", std::string(kind)}, {"alpha", 0.3}}, 1, true);
+    for (const Int n : lengths) {
+      for (const char* op : {"add", "mul"})
+        add(op, text(n), {real(Shape{n}), real(Shape{n})}, {}, 1, true);
+      add("scale", text(n), {real(Shape{n})}, {{"factor", -1.75}}, 1, true);
+      add("scale", text(n) + "_hyper", {real(Shape{n}), hyper()},
+          {{"factor", 2.0}, {"slot", Int{1}}}, 1, true);
+      add("detach", text(n), {real(Shape{n})});
+      add("fill", text(n), {}, {{"shape", text(n)}, {"value", 1.5}});
+      for (const bool on : {true, false})
+        add("adam", text(n) + (on ? "" : "_no_commit"),
+            {held(Shape{n}, Storage::parameter), held(Shape{n}, Storage::state),
+             held(Shape{n}, Storage::state, Fill::positive), real(Shape{n}), hyper(), clock(),
+             commit(on)},
+            {{"beta1", 0.8}, {"beta2", 0.99}, {"eps", 1e-7}, {"weight_decay", 0.05}});
+    }
+    add("fill", "scalar", {}, {{"shape", std::string()}, {"value", 1.0}});
+  }
+
+  void rows() {
+    for (const Matrix m : matrices) {
+      const Shape shape{m.b, m.d};
+      const std::string what = text(m.b, m.d);
+      const CaseInput x = real(shape);
+      add("split", what, {x},
+          {{"sizes", text(m.d / 3) + "," + text(m.d - m.d / 3 - m.d / 2) + "," + text(m.d / 2)}}, 1,
+          true);
+      add("concat", what, {x, real(Shape{m.b, 3}), real(Shape{m.b, 0}), real(Shape{m.b, 33})}, {},
+          1, true);
+      const struct {
+        const char* axis;
+        Int terms;
+        Shape left;
+      } axes[] = {
+          {"all", m.b * m.d, Shape{}}, {"rows", m.b, Shape{m.d}}, {"cols", m.d, Shape{m.b}}};
+      for (const auto& axis : axes) {
+        for (const char* op : {"sum", "mean"}) {
+          if (axis.terms == 0 && op == std::string("mean")) continue;  // an error, tested as one
+          add("reduce", what + "_" + axis.axis + "_" + op, {x},
+              {{"axis", std::string(axis.axis)}, {"op", std::string(op)}}, axis.terms, true);
+        }
+        add("broadcast", what + "_" + axis.axis, {real(axis.left)},
+            {{"axis", std::string(axis.axis)},
+             {"shape", text(m.b) + "," + text(m.d)},
+             {"factor", 0.125}},
+            1, true);
+      }
+      const Attrs purpose = {{"purpose", Int{2}}, {"stream", Int{7}}};
+      add("sample", what, {x, x, clock()}, purpose, 1, true);
+      add("sample", what + "_keyed", {x, x, clock(), indices(m.b, 100000)}, purpose, 1, true);
+      add("sample_grad", what, {x, x, x});
+      const CaseInput row = real(Shape{m.b});
+      const CaseInput target = real(shape, Fill::unit);
+      add("gaussian_kl", what, {x, x}, {}, m.d, true);
+      add("gaussian_kl_grad", what, {row, x, x});
+      add("bernoulli_nll", what, {x, target}, {}, m.d, true);
+      add("bernoulli_nll_grad", what, {row, x, target});
+      const Attrs sigma = {{"sigma", 0.3}};
+      add("gaussian_nll", what, {x, target}, sigma, m.d, true);
+      add("gaussian_nll_grad", what, {row, x, target}, sigma);
+    }
+    const Shape shape{7, 40};
+    const CaseInput logits = real(shape, Fill::extreme);
+    const CaseInput wide = real(shape, Fill::wide_logvar);
+    const CaseInput target = real(shape, Fill::unit);
+    add("bernoulli_nll", "extreme", {logits, target}, {}, 40);
+    add("bernoulli_nll_grad", "extreme", {real(Shape{7}), logits, target});
+    add("gaussian_nll", "extreme", {logits, target}, {}, 40);
+    // From about 88 on float's exp(logvar) is infinite, which bound_logvar keeps away; 80 and less.
+    const CaseInput logvar = scaled(shape, 20);
+    add("gaussian_kl", "wide", {real(shape), logvar}, {}, 40);
+    add("gaussian_kl_grad", "wide", {real(Shape{7}), real(shape), logvar});
+    add("sample", "wide", {real(shape), wide, clock()}, {{"purpose", Int{2}}, {"stream", Int{0}}});
+    add("sample_grad", "wide", {real(shape), real(shape), wide});
+    add("reduce", "vector_10007", {real(Shape{10007})},
+        {{"axis", std::string("all")}, {"op", std::string("mean")}}, 10007, true);
+    add("broadcast", "vector_97", {real(Shape{})},
+        {{"axis", std::string("all")}, {"shape", std::string("97")}}, 1, true);
+  }
+};
+
+// A small generator of its own, so that the table depends on nothing it tests.
+class Noise {
+ public:
+  explicit Noise(const std::string& seed) {
+    for (const char c : seed) state_ = (state_ ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  }
+  double uniform() {  // [0, 1)
+    state_ += 0x9e3779b97f4a7c15ULL;
+    std::uint64_t z = state_;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+  }
+  double normal() { return (uniform() + uniform() + uniform() + uniform() - 2) * std::sqrt(3.0); }
+
+ private:
+  std::uint64_t state_ = 0xcbf29ce484222325ULL;
+};
+
+double value_of(const CaseInput& input, const Case& c, std::size_t i, Noise& noise) {
+  constexpr double extremes[] = {0, 1e-30, 1e-4, 1, 10, 11, 50, 88, 100, 1000};
+  switch (input.fill) {
+    case Fill::normal: return input.scale * noise.normal();
+    case Fill::away_from_zero: {
+      const double x = noise.normal();
+      return x + (x < 0 ? -0.05 : 0.05);
+    }
+    case Fill::unit: return noise.uniform();
+    case Fill::positive: return 0.01 + 0.99 * noise.uniform();
+    case Fill::extreme: return extremes[i % 10] * (i / 10 % 2 == 0 ? 1 : -1);
+    case Fill::wide_logvar: return 200 * noise.uniform() - 100;
+    case Fill::saved: {
+      const Activation f = activation_of(c.attrs);
+      const double x = 2 * input.scale * noise.normal();
+      return saves_output(f.kind) ? plain_activation(f, x) : x;
+    }
+    case Fill::hyper: return i % 2 == 0 ? 0.01 / static_cast<double>(i + 1) : 0.5;
+    default: return 0;
+  }
+}
+
+}  // namespace
+
+const std::vector<Case>& parity_table() {
+  static const std::vector<Case> table = [] {
+    Table t;
+    t.data();
+    t.products();
+    t.elementwise();
+    t.rows();
+    return t.cases;
+  }();
+  return table;
+}
+
+std::vector<Tensor> case_inputs(const Case& c) {
+  std::vector<Tensor> tensors;
+  for (std::size_t place = 0; place < c.inputs.size(); ++place) {
+    const CaseInput& input = c.inputs[place];
+    Noise noise(c.id() + "#" + std::to_string(place));
+    Tensor tensor(input.dtype, input.shape);
+    const auto n = static_cast<std::size_t>(tensor.elements());
+    for (std::size_t i = 0; i < n && !input.absent; ++i) {
+      if (input.dtype == DType::f32) {
+        tensor.as<float>()[i] = static_cast<float>(value_of(input, c, i, noise));
+      } else if (input.dtype == DType::u8) {
+        tensor.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(noise.uniform() * 256);
+      } else {
+        constexpr Int clock_values[] = {0x123456789abcdef, 41, 3, 100, 0};
+        Int& x = tensor.as<Int>()[i];
+        if (input.fill == Fill::clock) x = clock_values[i];
+        if (input.fill == Fill::commit) x = 1;
+        if (input.fill == Fill::rows)
+          x = static_cast<Int>(noise.uniform() * static_cast<double>(input.limit));
+      }
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+CaseGraph case_graph(const Case& c) {
+  CaseGraph result;
+  Graph& g = result.graph;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    const CaseInput& input = c.inputs[i];
+    const std::string name = "in" + std::to_string(i);
+    if (input.absent)
+      result.inputs.push_back({});
+    else if (input.storage == Storage::parameter)
+      result.inputs.push_back(g.parameter(name, input.shape));
+    else if (input.storage == Storage::state)
+      result.inputs.push_back(g.state(name, input.dtype, input.shape));
+    else
+      result.inputs.push_back(g.input(name, input.dtype, input.shape));
+  }
+  result.outputs = g.add(c.op, "node", result.inputs, c.attrs);
+  for (const Value output : result.outputs)
+    if (!g.root(output)) g.output(output);
+  return result;
+}
+
+const std::vector<Backend>& backends() {
+  static const std::vector<Backend> all = [] {
+    std::vector<Backend> list;
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      Backend cpu;
+      cpu.name = dtype == DType::f32 ? "cpu" : "cpu64";
+      cpu.real = dtype;
+      cpu.make_device = [dtype](int threads) {
+        return make_cpu_device({.threads = threads, .real = dtype});
+      };
+      cpu.poison = [](Program& program) {
+        dynamic_cast<CpuProgram&>(program).fill_memory(std::byte{0xFF});  // NaN in every real
+      };
+      cpu.guards_intact = [](const Program& program, const Store& store) {
+        return dynamic_cast<const CpuProgram&>(program).guards_intact() &&
+               dynamic_cast<const CpuStore&>(store).guards_intact();
+      };
+      list.push_back(std::move(cpu));
+    }
+    return list;
+  }();
+  return all;
+}
+
+}  // namespace cuvae::testing

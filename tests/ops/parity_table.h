@@ -1,0 +1,89 @@
+#pragma once
+// One table of cases for every operator, and the backends that are held to it.
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "cuvae/device.h"
+#include "graph/op.h"
+
+namespace cuvae::testing {
+
+// How an input's values are made. All depend on the case's id and the input's place only.
+enum class Fill {
+  normal,          // about N(0, 1)
+  away_from_zero,  // the same, at least 0.05 from 0: no kink within reach of a difference
+  unit,            // [0, 1]
+  positive,        // [0.01, 1]
+  extreme,         // 0, tiny, 1, 10, 50, 88, 100, 1000, both signs
+  wide_logvar,     // -100 to 100
+  saved,           // what an activation of the case's kind would save
+  pixels,          // u8
+  clock,           // {seed, step, epoch, position, base}
+  hyper,           // rows {lr, beta}
+  commit,          // 1
+  no_commit,       // 0
+  rows,            // i64 indices below `limit`, repeated and out of order
+};
+
+struct CaseInput {
+  Shape shape;
+  Fill fill = Fill::normal;
+  DType dtype = DType::f32;
+  Storage storage = Storage::input;
+  bool absent = false;
+  std::int64_t limit = 0;
+  double scale = 1;
+};
+
+struct Case {
+  std::string op;
+  std::string what;  // shapes and variant: unique together with op
+  std::vector<CaseInput> inputs;
+  Attrs attrs;
+  std::int64_t reduction = 1;   // terms of the longest sum
+  bool differentiable = false;  // checked against central differences
+  [[nodiscard]] std::string id() const { return op + "_" + what; }
+};
+
+// GoogleTest prints the id of a failing case.
+inline void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.id();
+}
+
+const std::vector<Case>& parity_table();
+
+// What the table is run on. A new backend adds a row to backends().
+struct Backend {
+  std::string name;
+  DType real;
+  std::function<std::unique_ptr<Device>(int threads)> make_device;
+  // Tests of memory: poison a program's memory, and whether guard bytes are untouched.
+  std::function<void(Program&)> poison;
+  std::function<bool(const Program&, const Store&)> guards_intact;
+};
+const std::vector<Backend>& backends();
+
+// The values of a case's inputs, in the dtype they have for a float device.
+std::vector<Tensor> case_inputs(const Case& c);
+
+// The case's graph: inputs in0, in1, .., one node called "node", its outputs kept.
+struct CaseGraph {
+  Graph graph;
+  std::vector<Value> inputs;
+  std::vector<Value> outputs;
+};
+CaseGraph case_graph(const Case& c);
+
+// The operator's meaning in plain double loops (reference.cpp): reals or integers per output.
+struct Expected {
+  std::vector<double> real;
+  std::vector<std::int64_t> integer;
+  double scale = 1;  // the size of the terms
+};
+std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs);
+
+}  // namespace cuvae::testing

@@ -1,0 +1,275 @@
+// The parity table on every backend. Filter by id: --gtest_filter='*linear_32x64x63*'.
+
+#include <gtest/gtest.h>
+
+#include <cctype>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "base/tolerance.h"
+#include "graph/passes.h"
+#include "ops/parity_table.h"
+
+namespace cuvae::testing {
+namespace {
+
+Device& device(const Backend& backend, int threads) {
+  static std::map<std::pair<std::string, int>, std::unique_ptr<Device>> open;
+  auto& slot = open[{backend.name, threads}];
+  if (!slot) slot = backend.make_device(threads);
+  return *slot;
+}
+
+std::string slot_name(const CaseGraph& g, std::size_t i) {
+  return g.graph[g.outputs[i]].name;
+}
+
+// Runs a graph once on poisoned memory: the values of `outputs`, updated ones from the store.
+std::vector<Tensor> run(const Backend& backend, int threads, const Graph& graph,
+                        const std::vector<Value>& outputs, const std::vector<Value>& inputs,
+                        const std::vector<Tensor>& tensors, bool fuse = true) {
+  Device& on = device(backend, threads);
+  const auto store = on.make_store();
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (inputs[i]) store->write(graph[inputs[i]].name, tensors[i]);
+  CompileOptions options;
+  options.fuse = fuse;
+  const auto program = on.compile(graph, *store, options);
+  if (backend.poison) backend.poison(*program);
+  program->run();
+  if (backend.guards_intact) {
+    EXPECT_TRUE(backend.guards_intact(*program, *store));
+  }
+  std::vector<Tensor> results;
+  for (const Value output : outputs) {
+    const Value root = graph.root(output);
+    results.push_back(root ? store->read(graph[root].name) : program->read(graph[output].name));
+  }
+  return results;
+}
+
+bool same_bytes(const Tensor& a, const Tensor& b) {
+  return a.bytes().size() == b.bytes().size() &&
+         (a.bytes().empty() ||
+          std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0);
+}
+
+Comparison compare_tensor(const Tensor& got, std::span<const double> wanted, Tolerance limit) {
+  if (got.dtype() == DType::f64) return compare_elements(got.as<double>(), wanted, limit);
+  return compare_elements(got.as<float>(), wanted, limit);
+}
+
+class Parity : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Parity, ValuesMatchAPlainDoubleLoop) {
+  const Case& c = GetParam();
+  const CaseGraph g = case_graph(c);
+  const std::vector<Tensor> inputs = case_inputs(c);
+  const std::vector<Expected> expected = reference(c, inputs);
+  ASSERT_EQ(expected.size(), g.outputs.size());
+  for (const Backend& backend : backends()) {
+    const auto results = run(backend, 2, g.graph, g.outputs, g.inputs, inputs);
+    for (std::size_t i = 0; i < results.size(); ++i) {
+      SCOPED_TRACE(c.id() + " on " + backend.name + ", output " + slot_name(g, i));
+      if (results[i].dtype() == DType::i64) {
+        const auto got = results[i].as<std::int64_t>();
+        EXPECT_TRUE(std::equal(got.begin(), got.end(), expected[i].integer.begin(),
+                               expected[i].integer.end()));
+        continue;
+      }
+      const Comparison outcome = compare_tensor(
+          results[i], expected[i].real, tolerance(backend.real, c.reduction, expected[i].scale));
+      EXPECT_TRUE(outcome.passed) << outcome.str();
+    }
+  }
+}
+
+TEST_P(Parity, OneThreadEqualsTwoAndThree) {
+  const Case& c = GetParam();
+  const CaseGraph g = case_graph(c);
+  const std::vector<Tensor> inputs = case_inputs(c);
+  const Backend& backend = backends().front();
+  const auto one = run(backend, 1, g.graph, g.outputs, g.inputs, inputs);
+  for (const int threads : {2, 3}) {
+    const auto many = run(backend, threads, g.graph, g.outputs, g.inputs, inputs);
+    for (std::size_t i = 0; i < one.size(); ++i)
+      EXPECT_TRUE(same_bytes(one[i], many[i]))
+          << c.id() << " with " << threads << " threads, output " << slot_name(g, i);
+  }
+}
+
+std::string test_name(const ::testing::TestParamInfo<Case>& info) {
+  std::string name = info.param.id();
+  for (char& ch : name)
+    if (std::isalnum(static_cast<unsigned char>(ch)) == 0) ch = '_';
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Parity, ::testing::ValuesIn(parity_table()), test_name);
+
+std::vector<Case> fused_cases() {
+  std::vector<Case> cases;
+  for (const Case& c : parity_table())
+    if (op_def(c.op).compose) cases.push_back(c);
+  return cases;
+}
+
+class Fused : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Fused, MatchesItsComposedDefinition) {
+  const Case& c = GetParam();
+  const CaseGraph g = case_graph(c);
+  const std::vector<Tensor> inputs = case_inputs(c);
+  const Rewritten lowered =
+      lower(g.graph, [](const Graph&, const Node& node) { return !op_def(node.op).compose; });
+  for (const Node& node : lowered.graph.nodes()) EXPECT_FALSE(op_def(node.op).compose);
+  std::vector<Value> outputs, values;
+  for (const Value v : g.outputs) outputs.push_back(lowered.map[static_cast<std::size_t>(v.id)]);
+  for (const Value v : g.inputs)
+    values.push_back(v ? lowered.map[static_cast<std::size_t>(v.id)] : Value{});
+  for (const Backend& backend : backends()) {
+    const auto fused = run(backend, 2, g.graph, g.outputs, g.inputs, inputs, false);
+    const auto composed = run(backend, 2, lowered.graph, outputs, values, inputs, false);
+    for (std::size_t i = 0; i < fused.size(); ++i) {
+      SCOPED_TRACE(c.id() + " on " + backend.name + ", output " + slot_name(g, i));
+      const Tensor wanted = composed[i].to(DType::f64);
+      double scale = 1;
+      for (const double v : wanted.as<double>()) scale = std::max(scale, std::abs(v));
+      const Comparison outcome = compare_tensor(fused[i], wanted.as<double>(),
+                                                tolerance(backend.real, c.reduction, scale));
+      EXPECT_TRUE(outcome.passed) << outcome.str();
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Fused, ::testing::ValuesIn(fused_cases()), test_name);
+
+std::vector<Case> differentiable_cases() {
+  std::vector<Case> cases;
+  for (const Case& c : parity_table())
+    if (c.differentiable) cases.push_back(c);
+  return cases;
+}
+
+class Gradient : public ::testing::TestWithParam<Case> {};
+
+// d(sum of cotangent * output) against central differences, in double.
+TEST_P(Gradient, MatchesCentralDifferences) {
+  const Case& c = GetParam();
+  CaseGraph g = case_graph(c);
+  const OpDef& def = op_def(c.op);
+  ASSERT_NE(def.gradient, nullptr);
+  std::vector<Tensor> tensors = case_inputs(c);
+  for (Tensor& tensor : tensors)
+    if (tensor.dtype() == DType::f32) tensor = tensor.to(DType::f64);
+  Graph& graph = g.graph;
+  Value loss;
+  std::vector<std::pair<std::string, Tensor>> cotangents;
+  for (const Value output : g.outputs) {
+    if (graph[output].dtype != DType::f32) continue;
+    const std::string name = "cotangent" + std::to_string(cotangents.size());
+    const Value cotangent = graph.input(name, DType::f32, graph[output].shape);
+    Tensor values(DType::f64, graph[output].shape);
+    for (std::size_t i = 0; i < values.as<double>().size(); ++i)
+      values.as<double>()[i] = std::sin(1.7 * static_cast<double>(i) + 0.3);
+    cotangents.emplace_back(name, std::move(values));
+    Value product = graph.apply("mul", name + "/mul", {output, cotangent});
+    if (graph[product].shape.rank() > 0)
+      product = graph.apply("reduce", name + "/sum", {product},
+                            {{"axis", std::string("all")}, {"op", std::string("sum")}});
+    loss = loss ? graph.apply("add", name + "/add", {loss, product}) : product;
+  }
+  graph.output(loss);
+  const Graph forward = graph;
+  std::vector<Value> wrt;
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < g.inputs.size(); ++i) {
+    const bool constant = std::find(def.constant_inputs.begin(), def.constant_inputs.end(),
+                                    static_cast<int>(i)) != def.constant_inputs.end();
+    if (!g.inputs[i] || constant || graph[g.inputs[i]].dtype != DType::f32) continue;
+    wrt.push_back(g.inputs[i]);
+    places.push_back(i);
+  }
+  ASSERT_FALSE(wrt.empty());
+  const std::vector<Value> grads = gradients(graph, loss, wrt);
+  for (const Value grad : grads) {
+    ASSERT_TRUE(grad);
+    if (!graph.root(grad)) graph.output(grad);
+  }
+
+  Device& on = device(backends()[1], 1);
+  ASSERT_EQ(on.info().real, DType::f64);
+  const auto store = on.make_store();
+  for (std::size_t i = 0; i < g.inputs.size(); ++i)
+    if (g.inputs[i]) store->write(graph[g.inputs[i]].name, tensors[i]);
+  for (const auto& [name, values] : cotangents) store->write(name, values);
+  CompileOptions options;
+  options.fuse = false;
+  const auto backward = on.compile(graph, *store, options);
+  const auto evaluate = on.compile(forward, *store, options);
+  backward->run();
+  const auto loss_at = [&] {
+    evaluate->run();
+    return evaluate->read(forward[loss].name).as<double>()[0];
+  };
+  for (std::size_t k = 0; k < wrt.size(); ++k) {
+    const std::string& name = graph[wrt[k]].name;
+    const Value root = graph.root(grads[k]);
+    const Tensor grad = root ? store->read(graph[root].name) : backward->read(graph[grads[k]].name);
+    Tensor& at = tensors[places[k]];
+    const std::size_t n = at.as<double>().size();
+    const std::size_t stride = std::max<std::size_t>(1, n / 23);
+    for (std::size_t i = 0; i < n; i += stride) {
+      const double x = at.as<double>()[i];
+      const double h = 1e-5 * std::max(1.0, std::abs(x));
+      at.as<double>()[i] = x + h;
+      store->write(name, at);
+      const double above = loss_at();
+      at.as<double>()[i] = x - h;
+      store->write(name, at);
+      const double below = loss_at();
+      at.as<double>()[i] = x;
+      store->write(name, at);
+      const double numeric = (above - below) / (2 * h);
+      // Rounding of the loss over 2 h, and the third derivative's h^2.
+      const double limit =
+          1e-10 * (1 + std::abs(above)) / 1e-5 * 10 * 1e-3 + 2e-7 * (1 + std::abs(numeric));
+      EXPECT_TRUE(std::abs(grad.as<double>()[i] - numeric) <= limit)
+          << c.id() << ", input " << places[k] << " element " << i << ": " << grad.as<double>()[i]
+          << " against " << numeric;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Gradient, ::testing::ValuesIn(differentiable_cases()), test_name);
+
+TEST(ParityTable, HasCasesForEveryOperator) {
+  std::set<std::string> covered, ids, gradients_checked;
+  for (const Case& c : parity_table()) {
+    covered.insert(c.op);
+    EXPECT_TRUE(ids.insert(c.id()).second) << "two cases called " << c.id();
+    if (c.differentiable) gradients_checked.insert(c.op);
+  }
+  for (const OpDef* def : all_ops()) {
+    EXPECT_TRUE(covered.count(std::string(def->name))) << "no case for " << def->name;
+    if (def->gradient) {
+      EXPECT_TRUE(gradients_checked.count(std::string(def->name)))
+          << "the gradient of " << def->name << " is not checked";
+    }
+  }
+}
+
+TEST(ParityTable, CostsArePositive) {
+  for (const Case& c : parity_table()) {
+    const CaseGraph g = case_graph(c);
+    const Node& node = g.graph.nodes().front();
+    const Cost cost = op_def(node.op).cost(g.graph, node);
+    EXPECT_TRUE(cost.flops >= 0 && std::isfinite(cost.flops)) << c.id();
+    EXPECT_TRUE(cost.bytes >= 0 && std::isfinite(cost.bytes)) << c.id();
+  }
+}
+
+}  // namespace
+}  // namespace cuvae::testing

@@ -1,0 +1,433 @@
+// What the operators mean, in double, by the shortest loops: nothing of src/cpu is used here.
+
+#include "ops/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <stdexcept>
+
+#include "cuvae/rng.h"
+#include "ops/parity_table.h"
+
+namespace cuvae::testing {
+namespace {
+
+using Reals = std::vector<double>;
+using Int = std::int64_t;
+
+double sigmoid(double x) {
+  return x >= 0 ? 1 / (1 + std::exp(-x)) : std::exp(x) / (1 + std::exp(x));
+}
+
+double bounded(double x) {
+  if (std::abs(x) <= 10) return x;
+  return std::copysign(10 + 10 * std::tanh((std::abs(x) - 10) / 10), x);
+}
+
+double plain_activation_grad(Activation f, double saved) {
+  switch (f.kind) {
+    case ActivationKind::relu: return saved > 0 ? 1 : 0;
+    case ActivationKind::leaky_relu: return saved > 0 ? 1 : f.alpha;
+    case ActivationKind::elu: return saved > 0 ? 1 : saved + f.alpha;
+    case ActivationKind::gelu:
+      return 0.5 * std::erfc(-saved / std::numbers::sqrt2) +
+             saved * std::exp(-saved * saved / 2) / std::sqrt(2 * std::numbers::pi);
+    case ActivationKind::silu: {
+      const double s = sigmoid(saved);
+      return s + saved * s * (1 - s);
+    }
+    case ActivationKind::tanh: return 1 - saved * saved;
+    case ActivationKind::sigmoid: return saved * (1 - saved);
+    case ActivationKind::softplus: return -std::expm1(-saved);
+    case ActivationKind::bound_logvar: {
+      if (std::abs(saved) <= 10) return 1;
+      const double t = (std::abs(saved) - 10) / 10;
+      return 1 - t * t;
+    }
+  }
+  throw std::logic_error("no such activation");
+}
+
+// The tensors of a case, as reals.
+struct Operands {
+  const Case& c;
+  const std::vector<Tensor>& tensors;
+
+  [[nodiscard]] bool has(std::size_t i) const { return i < c.inputs.size() && !c.inputs[i].absent; }
+  [[nodiscard]] Reals real(std::size_t i) const {
+    const auto values = tensors[i].as<float>();
+    return {values.begin(), values.end()};
+  }
+  [[nodiscard]] std::vector<Int> integers(std::size_t i) const {
+    const auto values = tensors[i].as<Int>();
+    return {values.begin(), values.end()};
+  }
+  [[nodiscard]] const Shape& shape(std::size_t i) const { return tensors[i].shape(); }
+  [[nodiscard]] std::size_t dim(std::size_t i, int d) const {
+    return static_cast<std::size_t>(tensors[i].shape()[d]);
+  }
+};
+
+double largest(const Reals& values) {
+  double most = 1;
+  for (const double v : values) most = std::max(most, std::abs(v));
+  return most;
+}
+
+Expected expect(Reals values) {
+  const double scale = largest(values);
+  return {std::move(values), {}, scale};
+}
+
+// y [B, out] = x w^T + b
+Reals linear(const Operands& o) {
+  const std::size_t batch = o.dim(0, 0), in = o.dim(0, 1), out = o.dim(1, 0);
+  const Reals x = o.real(0), w = o.real(1);
+  Reals y(batch * out);
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t j = 0; j < out; ++j) {
+      double sum = 0;
+      for (std::size_t k = 0; k < in; ++k) sum += x[b * in + k] * w[j * in + k];
+      y[b * out + j] = sum;
+    }
+  if (o.has(2)) {
+    const Reals bias = o.real(2);
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] += bias[i % out];
+  }
+  return y;
+}
+
+// dx [B, in] = dy w
+Reals dgrad(const Operands& o) {
+  const std::size_t batch = o.dim(0, 0), out = o.dim(0, 1), in = o.dim(1, 1);
+  const Reals dy = o.real(0), w = o.real(1);
+  Reals dx(batch * in);
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t j = 0; j < out; ++j)
+      for (std::size_t k = 0; k < in; ++k) dx[b * in + k] += dy[b * out + j] * w[j * in + k];
+  return dx;
+}
+
+// dw [out, in] = dy^T x and db [out]
+std::pair<Reals, Reals> wgrad(const Operands& o) {
+  const std::size_t batch = o.dim(0, 0), out = o.dim(0, 1), in = o.dim(1, 1);
+  const Reals dy = o.real(0), x = o.real(1);
+  Reals dw(out * in), db(out);
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t j = 0; j < out; ++j) {
+      db[j] += dy[b * out + j];
+      for (std::size_t k = 0; k < in; ++k) dw[j * in + k] += dy[b * out + j] * x[b * in + k];
+    }
+  return {dw, db};
+}
+
+Expected constant_rows(Reals rows, double terms) {
+  Expected e = expect(std::move(rows));
+  e.scale = std::max(e.scale, std::sqrt(terms));
+  return e;
+}
+
+Reals nll_rows(const std::string& likelihood, double sigma, const Reals& l, const Reals& x,
+               std::size_t batch) {
+  Reals nll(batch);
+  const std::size_t d = batch > 0 ? l.size() / batch : 0;
+  for (std::size_t i = 0; i < l.size(); ++i) {
+    if (likelihood == "bernoulli")
+      nll[i / d] += std::max(l[i], 0.0) - l[i] * x[i] + std::log1p(std::exp(-std::abs(l[i])));
+    else
+      nll[i / d] += std::pow((x[i] - l[i]) / sigma, 2) / 2 + std::log(sigma) +
+                    std::log(2 * std::numbers::pi) / 2;
+  }
+  return nll;
+}
+
+Reals nll_grad(const std::string& likelihood, double sigma, const Reals& d, const Reals& l,
+               const Reals& x) {
+  Reals grad(l.size());
+  for (std::size_t i = 0; i < l.size(); ++i) {
+    const double slope =
+        likelihood == "bernoulli" ? sigmoid(l[i]) - x[i] : (l[i] - x[i]) / (sigma * sigma);
+    grad[i] = d[i / (l.size() / d.size())] * slope;
+  }
+  return grad;
+}
+
+Reals draws(const Operands& o, std::size_t clock_at, std::size_t key_at, std::size_t batch,
+            std::size_t d) {
+  const std::vector<Int> clock = o.integers(clock_at);
+  const RandomKey key{.seed = static_cast<std::uint64_t>(clock[0]),
+                      .purpose = static_cast<Purpose>(o.c.attrs.integer("purpose")),
+                      .stream = static_cast<std::uint16_t>(o.c.attrs.integer("stream")),
+                      .step = static_cast<std::uint64_t>(clock[1])};
+  const std::vector<Int> rows = o.has(key_at) ? o.integers(key_at) : std::vector<Int>{};
+  Reals eps(batch * d);
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t j = 0; j < d; ++j) {
+      const std::size_t row = rows.empty() ? b : static_cast<std::size_t>(rows[b]);
+      eps[b * d + j] = static_cast<double>(random_normal(key, row * d + j));
+    }
+  return eps;
+}
+
+Reals kl_rows(const Reals& mean, const Reals& logvar, std::size_t batch) {
+  Reals kl(batch);
+  for (std::size_t i = 0; i < mean.size(); ++i)
+    kl[i / (mean.size() / batch)] += 0.5 * (mean[i] * mean[i] + std::expm1(logvar[i]) - logvar[i]);
+  return kl;
+}
+
+Reals sampled(const Reals& mean, const Reals& logvar, const Reals& eps) {
+  Reals z(mean.size());
+  for (std::size_t i = 0; i < z.size(); ++i) z[i] = mean[i] + eps[i] * std::exp(logvar[i] / 2);
+  return z;
+}
+
+// torch.optim.Adam on w, m, v with gradient g.
+std::vector<Expected> adam(const Operands& o, std::size_t first, const Reals& gradient,
+                           std::size_t hyper) {
+  Reals w = o.real(first), m = o.real(first + 1), v = o.real(first + 2);
+  if (o.integers(hyper + 2)[0] != 0) {
+    const Attrs& a = o.c.attrs;
+    const double b1 = a.real("beta1", 0.9), b2 = a.real("beta2", 0.999);
+    const double t = static_cast<double>(o.integers(hyper + 1)[1] + 1);
+    const double lr = o.real(hyper)[0];
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      const double g = gradient[i] + a.real("weight_decay", 0) * w[i];
+      m[i] = b1 * m[i] + (1 - b1) * g;
+      v[i] = b2 * v[i] + (1 - b2) * g * g;
+      const double m_hat = m[i] / (1 - std::pow(b1, t));
+      const double v_hat = v[i] / (1 - std::pow(b2, t));
+      w[i] -= lr * m_hat / (std::sqrt(v_hat) + a.real("eps", 1e-8));
+    }
+  }
+  return {expect(w), expect(m), expect(v)};
+}
+
+std::vector<Expected> reduce(const Operands& o) {
+  const std::string& axis = o.c.attrs.text("axis");
+  const Reals x = o.real(0);
+  const std::size_t columns = o.shape(0).rank() == 2 ? o.dim(0, 1) : x.size();
+  const std::size_t rows = o.shape(0).rank() == 2 ? o.dim(0, 0) : 1;
+  Reals y(axis == "all" ? 1 : axis == "rows" ? columns : rows);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    y[axis == "all" ? 0 : axis == "rows" ? i % columns : i / columns] += x[i];
+  if (o.c.attrs.text("op") == "mean") {
+    const double terms = static_cast<double>(axis == "all"    ? x.size()
+                                             : axis == "rows" ? rows
+                                                              : columns);
+    for (double& v : y) v /= terms;
+  }
+  return {expect(y)};
+}
+
+std::vector<Expected> broadcast(const Operands& o) {
+  const std::string& axis = o.c.attrs.text("axis");
+  const Shape full = case_graph(o.c).graph[Value{1}].shape;
+  const Reals x = o.real(0);
+  Reals y(static_cast<std::size_t>(full.elements()));
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const std::size_t columns = static_cast<std::size_t>(full[full.rank() - 1]);
+    y[i] = x[axis == "all"    ? 0
+             : axis == "rows" ? i % columns
+                              : i / columns] *
+           o.c.attrs.real("factor", 1.0);
+  }
+  return {expect(y)};
+}
+
+std::vector<Expected> batch_index(const Operands& o) {
+  const Attrs& a = o.c.attrs;
+  const std::vector<Int> clock = o.integers(0);
+  const Shuffle order(static_cast<std::uint64_t>(clock[0]), static_cast<std::uint64_t>(clock[2]),
+                      a.integer("rows"));
+  Expected row, index;
+  for (Int b = 0; b < a.integer("batch"); ++b) {
+    const Int position = clock[3] + b;
+    index.integer.push_back(a.integer("shuffle") ? order(position) : position);
+    row.integer.push_back((a.integer("staged") ? position : index.integer.back()) - clock[4]);
+  }
+  return {row, index};
+}
+
+std::vector<Expected> gather(const Operands& o) {
+  const std::size_t d = o.dim(0, 1);
+  const double scale = static_cast<float>(o.c.attrs.real("scale", 1.0));
+  const double shift = static_cast<float>(o.c.attrs.real("shift", 0.0));
+  Reals window;
+  if (o.tensors[0].dtype() == DType::u8)
+    for (const std::uint8_t p : o.tensors[0].as<std::uint8_t>()) window.push_back(p);
+  else
+    window = o.real(0);
+  Reals y;
+  for (const Int row : o.integers(1))
+    for (std::size_t j = 0; j < d; ++j)
+      y.push_back((window[static_cast<std::size_t>(row) * d + j] - shift) * scale);
+  return {expect(y)};
+}
+
+std::vector<Expected> split(const Operands& o) {
+  const std::size_t width = o.dim(0, 1);
+  const Reals x = o.real(0);
+  std::vector<Expected> parts;
+  std::size_t begin = 0;
+  const CaseGraph g = case_graph(o.c);
+  for (const Value output : g.outputs) {
+    const std::size_t columns = static_cast<std::size_t>(g.graph[output].shape[1]);
+    Reals part;
+    for (std::size_t b = 0; b < o.dim(0, 0); ++b)
+      for (std::size_t j = 0; j < columns; ++j) part.push_back(x[b * width + begin + j]);
+    parts.push_back(expect(part));
+    begin += columns;
+  }
+  return parts;
+}
+
+std::vector<Expected> concat(const Operands& o) {
+  Reals y;
+  for (std::size_t b = 0; b < o.dim(0, 0); ++b)
+    for (std::size_t i = 0; i < o.c.inputs.size(); ++i) {
+      const Reals part = o.real(i);
+      for (std::size_t j = 0; j < o.dim(i, 1); ++j) y.push_back(part[b * o.dim(i, 1) + j]);
+    }
+  return {expect(y)};
+}
+
+std::vector<Expected> linear_sample_kl(const Operands& o) {
+  const std::size_t batch = o.dim(0, 0), d = o.dim(1, 0) / 2;
+  const Reals heads = linear(o);
+  Reals mean, logvar;
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t j = 0; j < d; ++j) {
+      mean.push_back(heads[b * 2 * d + j]);
+      logvar.push_back(bounded(heads[b * 2 * d + d + j]));
+    }
+  const Reals eps = draws(o, 3, 4, batch, d);
+  return {expect(mean), expect(logvar), expect(sampled(mean, logvar, eps)), expect(eps),
+          expect(kl_rows(mean, logvar, batch))};
+}
+
+template <class F>
+std::vector<Expected> map(const Reals& a, F f) {
+  Reals y(a.size());
+  for (std::size_t i = 0; i < y.size(); ++i) y[i] = f(i);
+  return {expect(y)};
+}
+
+}  // namespace
+
+double plain_activation(Activation f, double x) {
+  switch (f.kind) {
+    case ActivationKind::relu: return x > 0 ? x : 0;
+    case ActivationKind::leaky_relu: return x > 0 ? x : f.alpha * x;
+    case ActivationKind::elu: return x > 0 ? x : f.alpha * std::expm1(x);
+    case ActivationKind::gelu: return x * 0.5 * std::erfc(-x / std::numbers::sqrt2);
+    case ActivationKind::silu: return x * sigmoid(x);
+    case ActivationKind::tanh: return std::tanh(x);
+    case ActivationKind::sigmoid: return sigmoid(x);
+    case ActivationKind::softplus: return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
+    case ActivationKind::bound_logvar: return bounded(x);
+  }
+  throw std::logic_error("no such activation");
+}
+
+std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs) {
+  const Operands o{c, inputs};
+  const std::string& op = c.op;
+  const Attrs& a = c.attrs;
+  if (op == "batch_index") return batch_index(o);
+  if (op == "gather") return gather(o);
+  if (op == "linear") return {expect(linear(o))};
+  if (op == "linear_dgrad") return {expect(dgrad(o))};
+  if (op == "linear_wgrad") {
+    const auto [dw, db] = wgrad(o);
+    if (a.integer("bias", 0) == 0) return {expect(dw)};
+    return {expect(dw), expect(db)};
+  }
+  if (op == "activation") {
+    const Reals x = o.real(0);
+    return map(x, [&](std::size_t i) { return plain_activation(activation_of(a), x[i]); });
+  }
+  if (op == "activation_grad") {
+    const Reals dy = o.real(0), saved = o.real(1);
+    return map(dy, [&](std::size_t i) {
+      return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
+    });
+  }
+  if (op == "split") return split(o);
+  if (op == "concat") return concat(o);
+  if (op == "add" || op == "mul") {
+    const Reals x = o.real(0), y = o.real(1);
+    return map(x, [&](std::size_t i) { return op == "add" ? x[i] + y[i] : x[i] * y[i]; });
+  }
+  if (op == "scale") {
+    const Reals x = o.real(0);
+    const double h = o.has(1) ? o.real(1)[static_cast<std::size_t>(a.integer("slot"))] : 1.0;
+    return map(x, [&](std::size_t i) { return x[i] * a.real("factor") * h; });
+  }
+  if (op == "reduce") return reduce(o);
+  if (op == "broadcast") return broadcast(o);
+  if (op == "fill") {
+    const auto n = static_cast<std::size_t>(case_graph(c).graph[Value{0}].shape.elements());
+    return {expect(Reals(n, a.real("value")))};
+  }
+  if (op == "detach") return {expect(o.real(0))};
+  if (op == "sample") {
+    const Reals mean = o.real(0), logvar = o.real(1);
+    const Reals eps = draws(o, 2, 3, o.dim(0, 0), o.dim(0, 1));
+    return {expect(sampled(mean, logvar, eps)), expect(eps)};
+  }
+  if (op == "sample_grad") {
+    const Reals dz = o.real(0), eps = o.real(1), lv = o.real(2);
+    return map(dz, [&](std::size_t i) { return dz[i] * eps[i] * 0.5 * std::exp(lv[i] / 2); });
+  }
+  if (op == "gaussian_kl") return {expect(kl_rows(o.real(0), o.real(1), o.dim(0, 0)))};
+  if (op == "gaussian_kl_grad") {
+    const Reals d = o.real(0), mean = o.real(1), lv = o.real(2);
+    Reals dmean(mean.size()), dlv(mean.size());
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      const double row = d[i / o.dim(1, 1)];
+      dmean[i] = row * mean[i];
+      dlv[i] = row * 0.5 * std::expm1(lv[i]);
+    }
+    return {expect(dmean), expect(dlv)};
+  }
+  if (op == "bernoulli_nll" || op == "gaussian_nll")
+    return {constant_rows(nll_rows(op.substr(0, op.find('_')), a.real("sigma", 1.0), o.real(0),
+                                   o.real(1), o.dim(0, 0)),
+                          1)};
+  if (op == "bernoulli_nll_grad" || op == "gaussian_nll_grad")
+    return {expect(nll_grad(op.substr(0, op.find('_')), a.real("sigma", 1.0), o.real(0), o.real(1),
+                            o.real(2)))};
+  if (op == "adam") return adam(o, 0, o.real(3), 4);
+  if (op == "linear_activation") {
+    const Reals pre = linear(o);
+    auto outputs =
+        map(pre, [&](std::size_t i) { return plain_activation(activation_of(a), pre[i]); });
+    if (a.integer("save_input", 0) != 0) outputs.push_back(expect(pre));
+    return outputs;
+  }
+  if (op == "linear_sample_kl") return linear_sample_kl(o);
+  if (op == "linear_nll") {
+    const Reals l = linear(o), x = o.real(3);
+    const std::string& likelihood = a.text("likelihood");
+    return {constant_rows(nll_rows(likelihood, a.real("sigma", 1.0), l, x, o.dim(0, 0)), 1),
+            expect(nll_grad(likelihood, a.real("sigma", 1.0), o.real(4), l, x))};
+  }
+  if (op == "linear_dgrad_activation") {
+    const Reals dy = dgrad(o), saved = o.real(2);
+    return map(dy, [&](std::size_t i) {
+      return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
+    });
+  }
+  if (op == "linear_wgrad_adam") {
+    const auto [dw, db] = wgrad(o);
+    auto outputs = adam(o, 2, dw, 8);
+    if (o.has(5))
+      for (Expected& e : adam(o, 5, db, 8)) outputs.push_back(std::move(e));
+    return outputs;
+  }
+  throw std::logic_error("no reference for " + op);
+}
+
+}  // namespace cuvae::testing
