@@ -1,0 +1,381 @@
+// The commands that compute, on small images: what they print, write and refuse.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cli/process.h"
+#include "cuvae/image.h"
+#include "cuvae/npy.h"
+#include "support/synthetic.h"
+
+namespace cuvae::test {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Args = std::vector<std::string>;
+
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
+}
+
+void expect_refused(const ProcessResult& result, int status, const std::string& part) {
+  EXPECT_EQ(result.status, status) << result.err;
+  EXPECT_EQ(result.out, "");
+  const auto start = result.err.find("cuvae: error: ");
+  ASSERT_NE(start, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find('\n', start), result.err.size() - 1) << result.err;
+  expect_contains(result.err.substr(start), part);
+}
+
+int lines_with(const std::string& text, const std::string& part) {
+  std::istringstream stream(text);
+  int count = 0;
+  for (std::string line; std::getline(stream, line);) {
+    if (line.find(part) != std::string::npos) ++count;
+  }
+  return count;
+}
+
+// A folder with data of 8 x 8 pixels, a small model, and a run trained for two epochs.
+class Commands : public ::testing::Test {
+ protected:
+  static constexpr int test_rows = 64;
+
+  void SetUp() override {
+    write_blob_folder(folder_ / "data", 256, test_rows);
+    std::ofstream(folder_ / "small.toml") << R"(schema = 1
+[data]
+path = "data"
+[model]
+latent = { size = 4 }
+encoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
+decoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
+[train]
+epochs = 2
+batch_size = 32
+)";
+  }
+
+  ProcessResult in_folder(const Args& args, ProcessOptions options = {}) const {
+    options.folder = folder_.path().string();
+    return run(args, options);
+  }
+  Json json_of(Args args) const {
+    args.emplace_back("--json");
+    const ProcessResult result = in_folder(args);
+    EXPECT_EQ(result.status, 0) << result.err;
+    const Json json = Json::parse(result.out, nullptr, false);
+    EXPECT_TRUE(json.is_object()) << result.out;
+    EXPECT_EQ(json.value("schema", 0), 1);
+    return json;
+  }
+  ProcessResult train(const std::string& out, Args more = {}) const {
+    Args args = {"train", "small.toml", "--out", out};
+    args.insert(args.end(), more.begin(), more.end());
+    return in_folder(args);
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Commands, TrainTellsWhatItDid) {
+  const ProcessResult result = train("run");
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(result.out, "test neg_elbo ");
+  expect_contains(result.out, "run: run\n");
+  expect_contains(result.out, "samples.png");
+  expect_contains(result.out, "reconstructions.png");
+  // No terminal: the log and one line per evaluation, no control codes.
+  EXPECT_EQ(lines_with(result.err, "train neg_elbo"), 2) << result.err;
+  EXPECT_EQ(result.err.find('\x1b'), std::string::npos);
+  EXPECT_EQ(result.err.find('\r'), std::string::npos);
+  for (const char* name : {"config.toml", "env.json", "model.safetensors", "metrics.jsonl",
+                           "samples.png", "reconstructions.png"}) {
+    EXPECT_TRUE(fs::is_regular_file(folder_.path() / "run" / name)) << name;
+  }
+}
+
+TEST_F(Commands, QuietTrainSaysNothingOnStandardError) {
+  const ProcessResult result = train("run", {"--quiet"});
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.err, "");
+  expect_contains(result.out, "test neg_elbo ");
+}
+
+TEST_F(Commands, TrainJsonHasItsFields) {
+  const Json json = json_of({"train", "small.toml", "--out", "run"});
+  EXPECT_EQ(json.at("epochs"), 2);
+  EXPECT_EQ(json.at("steps"), 16);
+  EXPECT_EQ(json.at("device"), "cpu");
+  EXPECT_TRUE(json.at("exec").is_string());
+  EXPECT_GT(json.at("seconds").get<double>(), 0.0);
+  EXPECT_GT(json.at("samples_per_second").get<double>(), 0.0);
+  for (const char* split : {"train", "test"}) {
+    const Json& m = json.at(split);
+    EXPECT_NEAR(m.at("neg_elbo").get<double>(),
+                m.at("reconstruction").get<double>() + m.at("kl").get<double>(), 1e-9);
+  }
+  EXPECT_EQ(json.at("interrupted"), false);
+}
+
+TEST_F(Commands, TrainWithoutATestSplitReportsNull) {
+  fs::remove(folder_.path() / "data" / "t10k-images-idx3-ubyte");
+  fs::remove(folder_.path() / "data" / "t10k-labels-idx1-ubyte");
+  EXPECT_TRUE(json_of({"train", "small.toml", "--out", "run"}).at("test").is_null());
+}
+
+TEST_F(Commands, RunsAreNumberedWithoutOut) {
+  ASSERT_EQ(in_folder({"train", "small.toml", "--quiet"}).status, 0);
+  const ProcessResult second = in_folder({"train", "small.toml", "--quiet"});
+  EXPECT_TRUE(fs::is_directory(folder_.path() / "runs/small-1"));
+  expect_contains(second.out, "runs/small-2");
+}
+
+TEST_F(Commands, ARunFolderIsNotOverwrittenUnasked) {
+  ASSERT_EQ(train("run").status, 0);
+  const std::string before = file_bytes(folder_ / "run/model.safetensors");
+  expect_refused(train("run"), 2, "run");
+  EXPECT_EQ(file_bytes(folder_ / "run/model.safetensors"), before);
+  EXPECT_EQ(train("run", {"--overwrite", "--seed", "1"}).status, 0);
+  EXPECT_NE(file_bytes(folder_ / "run/model.safetensors"), before);
+}
+
+TEST_F(Commands, ResumeEqualsTrainingAtOnce) {
+  ASSERT_EQ(train("whole", {"--epochs", "4"}).status, 0);
+  ASSERT_EQ(train("parts", {"--epochs", "2"}).status, 0);
+  // From the run's own configuration, from another current folder as well.
+  const ProcessResult resumed =
+      run({"train", "--resume", "--out", (folder_ / "parts").string(), "--epochs", "4"});
+  ASSERT_EQ(resumed.status, 0) << resumed.err;
+  const std::string whole = file_bytes(folder_ / "whole/model.safetensors");
+  EXPECT_FALSE(whole.empty());
+  EXPECT_EQ(file_bytes(folder_ / "parts/model.safetensors"), whole);
+}
+
+TEST_F(Commands, EnvironmentSetsKeys) {
+  const ProcessResult result = in_folder({"train", "small.toml", "--out", "run", "--json"},
+                                         {.environment = {{"CUVAE_TRAIN_EPOCHS", "1"}}});
+  ASSERT_EQ(result.status, 0) << result.err;
+  EXPECT_EQ(Json::parse(result.out).at("epochs"), 1);
+}
+
+TEST_F(Commands, TrainRefusesWhatCannotWork) {
+  expect_refused(train("run", {"--batch-size", "257"}), 2, "batch");
+  expect_refused(train("run", {"--data", "nowhere"}), 3, "nowhere");
+  expect_refused(train("run", {"--device", "cuda:99"}), 4, "cuda");
+  expect_refused(train("run", {"--set",
+                               "model.encoder.layers=[{ out = 1048576 }, "
+                               "{ out = 1048576 }]"}),
+                 4, "memory");
+  EXPECT_FALSE(fs::exists(folder_.path() / "run"));
+  expect_refused(train("run", {"--lr", "1e20"}), 5, "");
+}
+
+TEST_F(Commands, InterruptWritesACheckpointThatResumes) {
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "small.toml", "--out", "run", "--epochs", "100000000"}, options);
+  ASSERT_TRUE(process.wait_for("epoch 3/"));
+  process.signal(SIGINT);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130);
+  expect_contains(result.err,
+                  "cuvae: error: interrupted, a checkpoint is written (run): go on "
+                  "with `cuvae train --resume --out run`\n");
+  const std::int64_t done = json_of({"info", "run"}).at("epochs").get<std::int64_t>();
+  EXPECT_GE(done, 3);
+  const Json resumed =
+      json_of({"train", "--resume", "--out", "run", "--epochs", std::to_string(done + 2)});
+  EXPECT_EQ(resumed.at("epochs"), done + 2);
+}
+
+TEST_F(Commands, ProgressIsDrawnOnATerminalOnly) {
+  const ProcessResult result = in_folder({"train", "small.toml", "--out", "run", "--epochs", "300"},
+                                         {.environment = {{"TERM", "xterm"}}, .terminal = true});
+  EXPECT_EQ(result.status, 0);
+  expect_contains(result.err, "\repoch ");
+  expect_contains(result.err, " samples/s");
+  expect_contains(result.err, "\x1b[K");
+  const ProcessResult quiet = in_folder({"train", "small.toml", "--out", "run2", "--quiet"},
+                                        {.environment = {{"TERM", "xterm"}}, .terminal = true});
+  EXPECT_EQ(quiet.err, "");
+}
+
+TEST_F(Commands, EvalAgreesWithTraining) {
+  const Json trained = json_of({"train", "small.toml", "--out", "run"});
+  const Json json = json_of({"eval", "run"});
+  EXPECT_EQ(json.at("samples"), test_rows);
+  EXPECT_EQ(json.at("device"), "cpu");
+  EXPECT_TRUE(json.at("bits_per_dim").is_null());
+  EXPECT_EQ(json.at("likelihood"), "bernoulli (grey)");
+  for (const char* term : {"neg_elbo", "reconstruction", "kl"}) {
+    EXPECT_NEAR(json.at(term).get<double>(), trained.at("test").at(term).get<double>(), 1e-9);
+  }
+  EXPECT_GE(json.at("active_units").get<int>(), 0);
+  EXPECT_LE(json.at("active_units").get<int>(), 4);
+  expect_contains(in_folder({"eval", "run"}).out, "neg_elbo        ");
+  EXPECT_EQ(json_of({"eval", "run", "--split", "train"}).at("samples"), 256);
+  EXPECT_EQ(json_of({"eval", "run", "--z-samples", "3"}).at("z_samples"), 3);
+  EXPECT_EQ(json_of({"eval", "run", "--data", "data"}).at("neg_elbo"), json.at("neg_elbo"));
+  expect_refused(in_folder({"eval", "run", "--split", "tset"}), 2, "did you mean `test`?");
+  write_blob_folder(folder_ / "larger", 8, 8, 9);
+  expect_refused(in_folder({"eval", "run", "--data", "larger"}), 3, "larger");
+}
+
+TEST_F(Commands, SamplesArePicturesOrArrays) {
+  ASSERT_EQ(train("run").status, 0);
+  EXPECT_EQ(json_of({"sample", "run", "--count", "9", "--out", "s.npy"}).at("count"), 9);
+  const Tensor samples = read_npy(folder_ / "s.npy");
+  EXPECT_EQ(samples.shape(), Shape({9, 8, 8}));
+  for (const float v : samples.as<float>()) EXPECT_TRUE(v >= 0.0F && v <= 1.0F) << v;
+  ASSERT_EQ(in_folder({"sample", "run", "--count", "9", "--out", "again.npy"}).status, 0);
+  EXPECT_EQ(file_bytes(folder_ / "again.npy"), file_bytes(folder_ / "s.npy"));
+  ASSERT_EQ(
+      in_folder({"sample", "run", "--count", "9", "--seed", "1", "--out", "other.npy"}).status, 0);
+  EXPECT_NE(file_bytes(folder_ / "other.npy"), file_bytes(folder_ / "s.npy"));
+  ASSERT_EQ(in_folder({"sample", "run", "--out", "s.png"}).status, 0);
+  EXPECT_GE(read_png(folder_ / "s.png").width, 8 * 8);
+  expect_refused(in_folder({"sample", "run", "--out", "no/such/folder/s.png"}), 1, "no/such");
+}
+
+TEST_F(Commands, ReconstructionsStandBesideTheirOriginals) {
+  ASSERT_EQ(train("run").status, 0);
+  const Json json = json_of({"reconstruct", "run", "--index", "3,0", "--out", "r.npy"});
+  EXPECT_EQ(json.at("index"), Json({3, 0}));
+  const Tensor pairs = read_npy(folder_ / "r.npy");
+  ASSERT_EQ(pairs.shape(), Shape({2, 2, 64}));
+  // Blobs of the test split, scaled to [0, 1]: the first row is sample 3.
+  const auto originals = json_of({"reconstruct", "run", "--count", "4", "--out", "four.npy"});
+  EXPECT_EQ(originals.at("index").size(), 4U);
+  const Tensor four = read_npy(folder_ / "four.npy");
+  for (std::size_t i = 0; i < 64; ++i) {
+    EXPECT_EQ(pairs.as<float>()[i], four.as<float>()[3 * 64 + i]);
+    EXPECT_EQ(pairs.as<float>()[64 + i], four.as<float>()[i]);
+  }
+  ASSERT_EQ(in_folder({"reconstruct", "run", "--out", "r.png"}).status, 0);
+  EXPECT_GT(read_png(folder_ / "r.png").height, 16);
+  expect_refused(in_folder({"reconstruct", "run", "--index", "64", "--out", "x.npy"}), 2,
+                 "(--index): give an integer from 0 to 63");
+  expect_refused(in_folder({"reconstruct", "run", "--index", "1,,2", "--out", "x.npy"}), 2,
+                 "(--index)");
+}
+
+TEST_F(Commands, EncodeAndDecodeAreEachOthersWayBack) {
+  ASSERT_EQ(train("run").status, 0);
+  EXPECT_EQ(json_of({"encode", "run", "--out", "z.npy"}).at("latent"), 4);
+  const Tensor mean = read_npy(folder_ / "z.npy");
+  EXPECT_EQ(mean.shape(), Shape({test_rows, 4}));
+  EXPECT_EQ(read_npy(folder_ / "z.logvar.npy").shape(), Shape({test_rows, 4}));
+  ASSERT_EQ(in_folder({"decode", "run", "--latents", "z.npy", "--out", "x.npy"}).status, 0);
+  const Tensor decoded = read_npy(folder_ / "x.npy");
+  ASSERT_EQ(decoded.shape(), Shape({test_rows, 8, 8}));
+  // E[x | z = mean] is what `reconstruct` shows.
+  ASSERT_EQ(in_folder({"reconstruct", "run", "--count", "5", "--out", "r.npy"}).status, 0);
+  const Tensor pairs = read_npy(folder_ / "r.npy");
+  for (std::size_t i = 0; i < 5 * 64; ++i) {
+    EXPECT_NEAR(decoded.as<float>()[i], pairs.as<float>()[5 * 64 + i], 1e-5);
+  }
+  write_npy(folder_ / "bad.npy", Tensor(DType::f32, {3, 5}));
+  expect_refused(in_folder({"decode", "run", "--latents", "bad.npy", "--out", "y.npy"}), 3,
+                 "give reals of shape [N, 4]");
+  Tensor nan(DType::f32, {2, 4});
+  nan.as<float>()[5] = std::nanf("");
+  write_npy(folder_ / "nan.npy", nan);
+  expect_refused(in_folder({"decode", "run", "--latents", "nan.npy", "--out", "y.npy"}), 3,
+                 "row 1 is not finite");
+  EXPECT_FALSE(fs::exists(folder_.path() / "y.npy"));
+}
+
+TEST_F(Commands, ScoresAverageToTheEvaluation) {
+  ASSERT_EQ(train("run").status, 0);
+  ASSERT_EQ(in_folder({"score", "run", "--out", "s.csv"}).status, 0);
+  std::istringstream csv(file_bytes(folder_ / "s.csv"));
+  std::string line;
+  std::getline(csv, line);
+  EXPECT_EQ(line, "index,neg_elbo,reconstruction,kl");
+  int rows = 0;
+  double sum = 0;
+  while (std::getline(csv, line)) {
+    long index = -1;
+    double neg_elbo = 0;
+    double reconstruction = 0;
+    double kl = 0;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%ld,%lf,%lf,%lf", &index, &neg_elbo, &reconstruction, &kl),
+              4);
+    EXPECT_EQ(index, rows++);
+    EXPECT_NEAR(neg_elbo, reconstruction + kl, 1e-6 * std::abs(neg_elbo));
+    sum += neg_elbo;
+  }
+  EXPECT_EQ(rows, test_rows);
+  const double mean = json_of({"eval", "run"}).at("neg_elbo").get<double>();
+  EXPECT_NEAR(sum / rows, mean, 1e-6 * std::abs(mean));
+}
+
+TEST_F(Commands, CompareJudges) {
+  const Json json = json_of({"compare", "small.toml", "--steps", "5"});
+  EXPECT_EQ(json.at("passed"), true);
+  EXPECT_EQ(json.at("steps"), 5);
+  EXPECT_GT(json.at("tensors").size(), 8U);
+  const ProcessResult text = in_folder({"compare", "small.toml", "--steps", "3"});
+  EXPECT_EQ(text.status, 0) << text.err;
+  expect_contains(text.out, "encoder.0.weight");
+  expect_contains(text.out, "passed\n");
+
+  const ProcessResult broken =
+      in_folder({"compare", "small.toml", "--steps", "3", "--break-gradient", "encoder.0.weight"});
+  EXPECT_EQ(broken.status, 6) << broken.err;
+  expect_contains(broken.out, "FAILED");
+  expect_contains(broken.err, "outside their tolerance");
+
+  const Json drift = json_of({"compare", "small.toml", "--steps", "4", "--mode", "run"});
+  EXPECT_GE(drift.at("drift").size(), 1U);
+}
+
+TEST_F(Commands, CompareExportsWhatAnotherFrameworkNeeds) {
+  json_of({"compare", "small.toml", "--steps", "2", "--export", "parity"});
+  EXPECT_EQ(read_npy(folder_ / "parity/batches.npy").shape(), Shape({2, 32}));
+  EXPECT_EQ(read_npy(folder_ / "parity/noise.npy").shape(), Shape({2, 32, 4}));
+}
+
+TEST_F(Commands, InfoTellsWhatARunHolds) {
+  ASSERT_EQ(train("run").status, 0);
+  const Json json = json_of({"info", "run"});
+  EXPECT_EQ(json.at("epochs"), 2);
+  EXPECT_EQ(json.at("steps"), 16);
+  EXPECT_EQ(json.at("name"), "small");
+  // (64+1)*16 + (16+1)*8 + (4+1)*16 + (16+1)*64
+  EXPECT_EQ(json.at("parameters"), 65 * 16 + 17 * 8 + 5 * 16 + 17 * 64);
+  expect_contains(in_folder({"info", "run"}).out, "trained     2 of 2 epochs");
+}
+
+TEST_F(Commands, BenchGivesItsFigures) {
+  const Json json = json_of({"bench", "small.toml", "--repeats", "2", "--steps", "2"});
+  for (const char* field :
+       {"step_ms", "samples_per_second", "gemm_gflops", "ceiling_gflops", "share_of_ceiling"}) {
+    EXPECT_GT(json.at(field).get<double>(), 0.0) << field;
+  }
+}
+
+TEST_F(Commands, ADamagedModelIsRefused) {
+  ASSERT_EQ(train("run").status, 0);
+  const std::string model = file_bytes(folder_ / "run/model.safetensors");
+  std::ofstream(folder_ / "run/model.safetensors") << model.substr(0, model.size() / 2);
+  expect_refused(in_folder({"eval", "run"}), 3, "model.safetensors");
+  std::string nan = model;
+  for (std::size_t i = nan.size() - 4; i < nan.size(); ++i) nan[i] = '\x7f' | '\x80';
+  std::ofstream(folder_ / "run/model.safetensors") << nan;
+  expect_refused(in_folder({"sample", "run", "--out", "s.png"}), 3, "model.safetensors");
+  EXPECT_FALSE(fs::exists(folder_.path() / "s.png"));
+}
+
+}  // namespace
+}  // namespace cuvae::test

@@ -1,0 +1,68 @@
+#include "cli/progress.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+
+namespace cuvae::cli {
+namespace {
+
+TrainProgress example() {
+  TrainProgress p;
+  p.epoch = 3;
+  p.epochs = 20;
+  p.step = 1204;
+  p.steps = 9360;
+  p.train = {.n = 100, .loss = 112.5, .neg_elbo = 112.5, .reconstruction = 88.25, .kl = 24.25};
+  p.samples_per_second = 96123;
+  p.seconds_left = 12.3;
+  return p;
+}
+
+TEST(Progress, ShowsEverythingWhereThereIsRoom) {
+  EXPECT_EQ(render_progress(example(), 200),
+            "epoch 3/20  step 1204/9360  neg_elbo 112.50 = 88.25 + kl 24.25  96.1k samples/s  "
+            "12.3 s left");
+}
+
+TEST(Progress, NeverIsWiderThanTheTerminal) {
+  std::size_t last = 0;
+  for (int width = 0; width <= 120; ++width) {
+    const std::string line = render_progress(example(), width);
+    EXPECT_LE(static_cast<int>(line.size()), width);
+    EXPECT_GE(line.size(), last) << width;  // more room never shows less
+    last = line.size();
+  }
+  EXPECT_EQ(render_progress(example(), 30), "epoch 3/20  neg_elbo 112.50");
+  EXPECT_EQ(render_progress(example(), 12), "epoch 3/20");
+}
+
+TEST(Progress, RatesHaveUnits) {
+  TrainProgress p = example();
+  p.samples_per_second = 812;
+  EXPECT_NE(render_progress(p, 200).find("812 samples/s"), std::string::npos);
+  p.samples_per_second = 8.12e6;
+  EXPECT_NE(render_progress(p, 200).find("8.12M samples/s"), std::string::npos);
+  p.samples_per_second = std::numeric_limits<double>::quiet_NaN();
+  p.seconds_left = std::numeric_limits<double>::infinity();
+  const std::string unknown = render_progress(p, 200);
+  EXPECT_NE(unknown.find("? samples/s  ? left"), std::string::npos) << unknown;
+}
+
+TEST(Progress, EvaluationIsOneLine) {
+  EvaluationEvent event;
+  event.epoch = 2;
+  event.epochs = 5;
+  event.train = {.neg_elbo = 110.125, .reconstruction = 86.0, .kl = 24.125};
+  event.seconds = 2.5;
+  EXPECT_EQ(render_evaluation(event),
+            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  2.50 s");
+  event.test = Metrics{.neg_elbo = 111.5, .reconstruction = 87.0, .kl = 24.5};
+  EXPECT_EQ(render_evaluation(event),
+            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  "
+            "test 111.50 = 87.00 + kl 24.50  2.50 s");
+}
+
+}  // namespace
+}  // namespace cuvae::cli

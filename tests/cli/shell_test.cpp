@@ -1,0 +1,265 @@
+// What the program says before it computes anything: help, errors, configuration.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cli/process.h"
+#include "cuvae/config.h"
+#include "support/synthetic.h"
+
+namespace cuvae::test {
+namespace {
+
+using Json = nlohmann::json;
+using Args = std::vector<std::string>;
+
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
+}
+
+// One line on standard error in our form, nothing on standard output.
+void expect_refused(const ProcessResult& result, int status, const std::string& part) {
+  EXPECT_EQ(result.status, status) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_TRUE(result.err.starts_with("cuvae: error: ")) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_TRUE(result.err.ends_with("\n"));
+  EXPECT_NE(result.err.find(": ", 14), std::string::npos) << "no mend: " << result.err;
+  expect_contains(result.err, part);
+}
+
+const std::vector<std::string> command_names = {"train",   "eval",   "sample",  "reconstruct",
+                                                "encode",  "decode", "score",   "bench",
+                                                "compare", "info",   "presets", "init"};
+
+TEST(Shell, EveryCommandHasHelpWithExamplesFirst) {
+  for (const std::string& name : command_names) {
+    SCOPED_TRACE(name);
+    for (const Args& args : {Args{name, "--help"}, Args{name, "-h"}, Args{"help", name}}) {
+      const ProcessResult help = run(args);
+      EXPECT_EQ(help.status, 0);
+      EXPECT_EQ(help.err, "");
+      const auto examples = help.out.find("Examples:\n  cuvae " + name);
+      const auto usage = help.out.find("Usage: cuvae " + name);
+      ASSERT_NE(examples, std::string::npos) << help.out;
+      ASSERT_NE(usage, std::string::npos) << help.out;
+      EXPECT_LT(examples, usage);
+      expect_contains(help.out, "--json");
+      EXPECT_EQ(help.out.find("TEXT"), std::string::npos) << help.out;
+    }
+  }
+}
+
+TEST(Shell, OverviewNamesEveryCommandAndStatus) {
+  for (const char* flag : {"--help", "-h", "help"}) {
+    const ProcessResult help = run({flag});
+    EXPECT_EQ(help.status, 0);
+    for (const std::string& name : command_names) expect_contains(help.out, "\n  " + name + " ");
+    expect_contains(help.out, "130 interrupted");
+  }
+}
+
+TEST(Shell, ExamplesOfTheHelpParse) {
+  // Every example must be a command line that the parser takes; most end for want of a run.
+  for (const std::string& name : command_names) {
+    const ProcessResult help = run({name, "--help"});
+    const std::regex example("\n  cuvae ([^\n>&]*)");
+    for (std::sregex_iterator it(help.out.begin(), help.out.end(), example), end; it != end; ++it) {
+      Args args;
+      std::istringstream words((*it)[1].str());
+      for (std::string word; words >> word;) args.push_back(word);
+      args.push_back("--no-such-flag");
+      expect_refused(run(args), 2, "unknown flag `--no-such-flag`");
+    }
+  }
+}
+
+TEST(Shell, Version) {
+  const ProcessResult version = run({"--version"});
+  EXPECT_EQ(version.status, 0);
+  EXPECT_TRUE(std::regex_search(
+      version.out, std::regex("^cuvae \\d+\\.\\d+\\.\\d+ \\([0-9a-z+-]+, \\w*, \\w+ [0-9.]+\\)\n")))
+      << version.out;
+  expect_contains(version.out, "\ncpu: ");
+}
+
+TEST(Shell, BadUsageIsOneLineWithAMend) {
+  struct Case {
+    Args args;
+    int status;
+    std::string part;
+  };
+  const std::vector<Case> cases = {
+      {{}, 2, "no command"},
+      {{"trian"}, 2, "did you mean `train`?"},
+      {{"frobnicate"}, 2, "unknown command `frobnicate`"},
+      {{"--vesion"}, 2, "did you mean `--version`?"},
+      {{"--json", "train"}, 2, "unknown flag `--json`"},
+      {{"help", "trian"}, 2, "did you mean `train`?"},
+      {{"train", "--lrr", "1"}, 2, "unknown flag `--lrr` (command line): did you mean `--lr`?"},
+      {{"train", "--batch_size=4"}, 2, "did you mean `--batch-size`?"},
+      {{"train", "-x"}, 2, "unknown flag `-x`"},
+      {{"train", "a.toml", "b.toml"}, 2, "unexpected argument `b.toml`"},
+      {{"presets", "extra"}, 2, "unexpected argument `extra`"},
+      {{"train", "--epochs"}, 2, "--epochs"},
+      {{"train", "--out", "--resume"}, 2, "`--resume` stands where the value of `--out` should"},
+      {{"train", "--epochs", "abc"}, 2, "(--epochs): give an integer from 1"},
+      {{"train", "--epochs", "0"}, 2, "`train.epochs` = 0 is out of range (--epochs)"},
+      {{"train", "--batch-size", "0"}, 2, "`train.batch_size` = 0 is out of range (--batch-size)"},
+      {{"train", "--batch-size", "-1"}, 2, "`train.batch_size` = -1 is out of range"},
+      {{"train", "--batch-size", "1000000000000000000"}, 2, "is out of range"},
+      {{"train", "--batch-size", "1e18"}, 2, "give an integer"},
+      {{"train", "--set", "model.latent.size=0"}, 2, "`model.latent.size` = 0 is out of range"},
+      {{"train", "--set", "model.latent.size=1000000000000000000"}, 2, "is out of range"},
+      {{"train", "--lr", "nan"}, 2, "`train.lr` = nan is out of range (--lr)"},
+      {{"train", "--lr", "fast"}, 2, "give a number"},
+      {{"train", "--seed", "-1"}, 2, "`train.seed`"},
+      {{"train", "--threads", "-1"}, 2, "`run.threads`"},
+      {{"train", "--device", "gpu"}, 2, "`run.device` = \"gpu\" is not valid (--device)"},
+      {{"train", "--precision", "bf16"}, 2, "needs CUDA kernels"},
+      {{"train", "--exec", "graph"}, 2, "needs CUDA kernels"},
+      {{"train", "--data", ""}, 2, "`data.path`"},
+      {{"train", "--set", "nonsense"}, 2, "give KEY=VALUE"},
+      {{"train", "--set", "train.lrr=1"},
+       2,
+       "unknown key `train.lrr` (--set train.lrr): did you mean `train.lr`?"},
+      {{"train", "--set", "objective.type=iwae"}, 2, "is not available in this version"},
+      {{"train", "--preset", "mnist-mpl"}, 2, "did you mean \"mnist-mlp\"?"},
+      {{"train", "none.toml"}, 3, "no such configuration file (none.toml)"},
+      {{"train", "mnist-mlp"}, 3, "did you mean --preset mnist-mlp?"},
+      {{"train", "--resume"}, 2, "give it with --out RUN"},
+      {{"train", "--resume", "--out", "nowhere"}, 3, "there is no run to resume (nowhere)"},
+      {{"train", "--resume", "--overwrite", "--out", "x"}, 2, "exclude each other"},
+      {{"train", "--save-every", "0"}, 2, "(--save-every): give an integer from 1"},
+      {{"train", "--eval-every", "often"}, 2, "(--eval-every)"},
+      {{"train", "--streams", "0"}, 2, "(--streams)"},
+      {{"eval"}, 2, "RUN is missing"},
+      {{"eval", "nowhere"}, 3, "nowhere"},
+      {{"eval", "x", "--z-samples", "0"}, 2, "(--z-samples)"},
+      {{"eval", "x", "--iw-samples", "5"}, 2, "not available"},
+      {{"sample"}, 2, "RUN is missing"},
+      {{"sample", "x"}, 2, "--out is missing"},
+      {{"sample", "x", "--out", "a.jpg"}, 2, "give X.png or X.npy"},
+      {{"sample", "x", "--out", "a.png", "--count", "0"}, 2, "(--count)"},
+      {{"sample", "x", "--out", "a.png", "--seed", "-3"}, 2, "(--seed)"},
+      {{"reconstruct", "x", "--out", "a.png", "--count", "1", "--index", "2"}, 2, "exclude"},
+      {{"encode", "x", "--out", "z.csv"}, 2, "give X.npy"},
+      {{"decode", "x", "--out", "x.png"}, 2, "--latents is missing"},
+      {{"score", "x", "--out", "s.npy"}, 2, "give X.csv"},
+      {{"compare", "--mode", "stpe"}, 2, "did you mean `step`?"},
+      {{"compare", "--reference", "gpu"}, 2, "`gpu` is not known (--reference)"},
+      {{"compare", "--steps", "0"}, 2, "(--steps)"},
+      {{"bench", "--repeats", "-1"}, 2, "(--repeats)"},
+      {{"info", "run", "--preset", "mnist-mlp"}, 2, "a run and a configuration at once"},
+      {{"info", "nowhere"}, 3, "nowhere"},
+      {{"init", "--preset", "zzz"}, 2, "`cuvae presets` lists them"},
+  };
+  const TemporaryFolder folder;
+  for (const Case& c : cases) {
+    std::string line;
+    for (const std::string& arg : c.args) line += arg + " ";
+    SCOPED_TRACE(line);
+    expect_refused(run(c.args, {.folder = folder.path().string()}), c.status, c.part);
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << "something was left behind";
+}
+
+TEST(Shell, ConfigurationErrorsNameFileAndLine) {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "config.toml") << "schema = 1\n[train]\nlrr = 0.1\n";
+  expect_refused(run({"train", "config.toml"}, {.folder = folder.path().string()}), 2,
+                 "unknown key `train.lrr` (config.toml:3): did you mean `train.lr`?");
+  std::ofstream(folder / "config.toml") << "schema = 1\n[train\n";
+  expect_refused(run({"train", "config.toml"}, {.folder = folder.path().string()}), 2,
+                 "(config.toml:2)");
+  expect_refused(
+      run({"train"}, {.environment = {{"CUVAE_TRAIN_LR", "-1"}}, .folder = folder.path().string()}),
+      2, "(environment CUVAE_TRAIN_LR)");
+}
+
+TEST(Shell, ControlCodesInNamesDoNotReachTheTerminal) {
+  const ProcessResult result = run({"\x1b[31mred\nline"});
+  expect_refused(result, 2, "unknown command");
+  EXPECT_EQ(result.err.find('\x1b'), std::string::npos);
+}
+
+TEST(Shell, InitPrintsAConfigurationThatMeansThePreset) {
+  const ProcessResult init = run({"init"});
+  EXPECT_EQ(init.status, 0);
+  EXPECT_EQ(parse_config(init.out, "init"), Config{});
+  expect_contains(init.out, "# ");
+  for (const Preset& preset : presets()) {
+    const ProcessResult text = run({"init", "--preset", preset.name});
+    EXPECT_EQ(parse_config(text.out, "init"), preset_config(preset.name));
+    const Json json = Json::parse(run({"init", "--preset", preset.name, "--json"}).out);
+    EXPECT_EQ(json.at("toml"), text.out);
+  }
+}
+
+TEST(Shell, PresetsAreListed) {
+  const ProcessResult text = run({"presets"});
+  EXPECT_EQ(text.status, 0);
+  const Json json = Json::parse(run({"presets", "--json"}).out);
+  EXPECT_EQ(json.at("schema"), 1);
+  ASSERT_EQ(json.at("presets").size(), presets().size());
+  for (const Preset& preset : presets()) {
+    expect_contains(text.out, preset.name);
+    expect_contains(text.out, preset.summary);
+  }
+}
+
+TEST(Shell, AFullDiskUnderStandardOutputIsAnError) {
+  const ProcessResult result = run({"init"}, {.out_path = "/dev/full"});
+  EXPECT_EQ(result.status, 1);
+  expect_contains(result.err, "cuvae: error: cannot write the result (standard output): No space");
+}
+
+TEST(Shell, ColourOnATerminalOnlyAndNeverWithNoColor) {
+  const ProcessResult plain = run({"trian"});
+  EXPECT_EQ(plain.err.find('\x1b'), std::string::npos);
+  const ProcessResult colour =
+      run({"trian"}, {.environment = {{"TERM", "xterm"}}, .terminal = true});
+  EXPECT_EQ(colour.status, 2);
+  expect_contains(colour.err, "\x1b[1;31merror:\x1b[0m");
+  for (const std::map<std::string, std::string>& environment :
+       {std::map<std::string, std::string>{{"TERM", "xterm"}, {"NO_COLOR", "1"}},
+        std::map<std::string, std::string>{{"TERM", "dumb"}}}) {
+    const ProcessResult off = run({"trian"}, {.environment = environment, .terminal = true});
+    EXPECT_EQ(off.err.find('\x1b'), std::string::npos) << off.err;
+    expect_contains(off.err, "cuvae: error: ");
+  }
+}
+
+TEST(Shell, InfoTellsTheBuildAndAConfiguration) {
+  const TemporaryFolder folder;
+  const ProcessOptions there = {.folder = folder.path().string()};
+  const Json build = Json::parse(run({"info", "--json"}, there).out);
+  EXPECT_EQ(build.at("schema"), 1);
+  EXPECT_EQ(build.at("devices").back().at("name"), "cpu");
+  expect_contains(run({"info"}, there).out, "cpu: ");
+
+  // 784-512-32 and back: (784+1)*512 + (512+1)*64 + (32+1)*512 + (512+1)*784.
+  const Json json = Json::parse(run({"info", "--preset", "mnist-mlp", "--json"}, there).out);
+  EXPECT_EQ(json.at("parameters"), 785 * 512 + 513 * 64 + 33 * 512 + 513 * 784);
+  EXPECT_EQ(json.at("layers").at(0).at("name"), "encoder.0.weight");
+  EXPECT_EQ(json.at("layers").at(0).at("shape"), Json({512, 784}));
+  const Json large = Json::parse(
+      run({"info", "--preset", "mnist-mlp", "--batch-size", "4096", "--json"}, there).out);
+  EXPECT_GT(large.at("arena_bytes").get<std::int64_t>(),
+            8 * json.at("arena_bytes").get<std::int64_t>());
+  EXPECT_GT(json.at("persistent_bytes").get<std::int64_t>(),
+            4 * json.at("parameters").get<std::int64_t>());
+  EXPECT_EQ(run({"info", "--dump-plan", "p.dot"}, there).status, 0);
+  expect_contains(file_bytes(folder / "p.dot"), "digraph");
+}
+
+}  // namespace
+}  // namespace cuvae::test
