@@ -1,0 +1,200 @@
+#include "cuvae/bench.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "bench/peer.h"
+#include "bench/products.h"
+#include "cuvae/error.h"
+#include "cuvae/model.h"
+#include "support/synthetic.h"
+
+namespace cuvae {
+namespace {
+
+using Json = nlohmann::json;
+
+class BenchTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { unsetenv("CUVAE_PEERS_PYTHON"); }
+  std::unique_ptr<Device> device_ = open_device("cpu", {});
+};
+
+TEST_F(BenchTest, TheDefaultModelHasElevenProducts) {
+  const Model model(ModelConfig{}, InputSpec{});
+  TrainingSpec spec;
+  spec.dataset = 1000;
+  spec.window = 1000;
+  const auto shapes = products_of(model.training_graph(spec));
+  EXPECT_EQ(shapes.size(), 11U);
+  // 2 * 128 * (784*512 + 512*64 + 32*512 + 512*784) forward, as much for the weights' gradients,
+  // and all but the first layer for the inputs'.
+  const double forward = 2.0 * 128 * (784 * 512 + 512 * 64 + 32 * 512 + 512 * 784);
+  EXPECT_EQ(flops_of(shapes), 3 * forward - 2.0 * 128 * 784 * 512);
+  EXPECT_NEAR(flops_of(shapes), 551.6e6, 0.05e6);
+}
+
+// What a bare `cuvae bench --json` prints, from few repeats.
+TEST_F(BenchTest, TheStepOfTheDefaultModel) {
+  const BenchReport report = bench(Config{}, nullptr, *device_, {.repeats = 3, .steps = 5});
+  const Json json = Json::parse(bench_json(report));
+  EXPECT_EQ(json.at("schema"), 1);
+  EXPECT_EQ(json.at("device"), "cpu");
+  EXPECT_FALSE(json.at("machine").get<std::string>().empty());
+  EXPECT_GE(json.at("threads").get<int>(), 1);
+  EXPECT_EQ(json.at("batch"), 128);
+  EXPECT_EQ(json.at("steps"), 5);
+  EXPECT_EQ(json.at("repeats"), 3);
+  const double step_ms = json.at("step_ms").get<double>();
+  EXPECT_GT(step_ms, 0);
+  EXPECT_GE(json.at("step_ms_spread").get<double>(), 0);
+  EXPECT_NEAR(json.at("samples_per_second").get<double>(), 128e3 / step_ms, 1e-6 * 128e3 / step_ms);
+  EXPECT_NEAR(json.at("gemm_gflops").get<double>(), 551.6 / step_ms, 0.001 * 551.6 / step_ms);
+  const double ceiling = json.at("ceiling_gflops").get<double>();
+  EXPECT_GE(ceiling, json.at("openblas_gflops").get<double>());
+  EXPECT_GE(ceiling, json.at("tiles_gflops").get<double>());
+  const double share = json.at("share_of_ceiling").get<double>();
+  EXPECT_NEAR(share, json.at("gemm_gflops").get<double>() / ceiling, 1e-9);
+  EXPECT_GT(share, 0);
+  EXPECT_LT(share, 1.5);
+  EXPECT_FALSE(json.contains("peers"));
+  EXPECT_NE(bench_table(report).find("128"), std::string::npos);
+}
+
+TEST_F(BenchTest, MissingPeersAreAbsentWithTheReason) {
+  Config config;
+  config.train.batch_size = 64;
+  BenchOptions options{.repeats = 1, .steps = 2, .peers = true};
+  const auto peers = [&] {
+    return Json::parse(bench_json(bench(config, nullptr, *device_, options))).at("peers");
+  };
+  for (const Json& peer : peers()) {
+    EXPECT_NE(peer.at("absent").get<std::string>().find("scripts/peers-venv"), std::string::npos);
+    EXPECT_FALSE(peer.contains("ratio"));
+  }
+  options.python = "/nonexistent/python";
+  options.peers_path = CUVAE_SOURCE_DIR "/bench/peers";
+  for (const Json& peer : peers()) {
+    EXPECT_NE(peer.at("absent").get<std::string>().find("/nonexistent/python"), std::string::npos);
+  }
+  options.peers_path = "/nonexistent";
+  for (const Json& peer : peers()) {
+    EXPECT_NE(peer.at("absent").get<std::string>().find("CUVAE_PEERS_PATH"), std::string::npos);
+  }
+  // A model that the peers do not build is compared with none of them.
+  config.model.likelihood.type = "gaussian";
+  EXPECT_EQ(peers().size(), 2U);
+  EXPECT_NE(peers()[0].at("absent").get<std::string>().find("Bernoulli"), std::string::npos);
+}
+
+TEST_F(BenchTest, PeersThatAnswerAreMeasured) {
+  const test::TemporaryFolder folder;
+  // Half a second for each step that is asked for, on paper.
+  std::ofstream(folder / "torch_step.py") << R"(echo '{"peer": "pytorch", "version": "9.9"}'
+while read -r line; do
+  steps=$(printf '%s' "$line" | sed 's/.*"steps":\([0-9]*\).*/\1/')
+  echo "{\"seconds\": $steps}"
+done
+)";
+  Config config;
+  config.train.batch_size = 64;
+  const BenchReport report = bench(config, nullptr, *device_,
+                                   {.repeats = 2,
+                                    .steps = 2,
+                                    .peers = true,
+                                    .python = "sh",
+                                    .peers_path = folder.path().string()});
+  const StepBench& step = report.steps.at(0);
+  ASSERT_EQ(step.peers.size(), 2U);
+  for (const PeerBench& peer : step.peers) {
+    EXPECT_EQ(peer.absent, "");
+    EXPECT_EQ(peer.version, "9.9");
+    EXPECT_DOUBLE_EQ(peer.step_ms, 1000);
+    EXPECT_DOUBLE_EQ(peer.ratio, 1000 / step.step_ms);
+    EXPECT_GT(peer.bound, 0);
+    // The products take no longer than the step that holds them, but for noise.
+    EXPECT_GT(peer.bound, 0.7 * peer.ratio);
+  }
+  EXPECT_NE(bench_table(report).find("pytorch eager 9.9"), std::string::npos);
+}
+
+TEST_F(BenchTest, KernelsAccountForTheStep) {
+  Config config;
+  config.train.batch_size = 64;
+  const BenchReport report =
+      bench(config, nullptr, *device_, {.suite = "kernels", .repeats = 2, .steps = 3});
+  const Json json = Json::parse(bench_json(report));
+  EXPECT_EQ(json.at("suite"), "kernels");
+  EXPECT_GT(json.at("bandwidth_gbytes_per_second").get<double>(), 0);
+  double share = 0;
+  double mflop = 0;
+  for (const Json& node : json.at("results")) {
+    share += node.at("share_of_step").get<double>();
+    mflop += node.at("mflop").get<double>();
+    EXPECT_GT(node.at("us").get<double>(), 0) << node;
+    EXPECT_GE(node.at("share_of_roof").get<double>(), 0) << node;
+  }
+  EXPECT_NEAR(share, 1, 1e-6);
+  EXPECT_GT(mflop, 551.6 / 2);
+  EXPECT_NE(bench_table(report).find("encoder.0"), std::string::npos);
+}
+
+TEST_F(BenchTest, EpochsAndDecode) {
+  Config config;
+  config.train.batch_size = 50;
+  const auto data = test::blob_dataset(500, 10, 28);
+  const BenchReport epochs = bench(config, data, *device_, {.suite = "epochs", .epochs = 2});
+  const Json run = Json::parse(bench_json(epochs)).at("results").at(0);
+  EXPECT_EQ(run.at("epochs"), 2);
+  EXPECT_EQ(run.at("steps"), 20);
+  EXPECT_GT(run.at("seconds").get<double>(), 0);
+  EXPECT_NEAR(run.at("samples_per_second").get<double>(), 1000 / run.at("seconds").get<double>(),
+              1e-6 * run.at("samples_per_second").get<double>());
+
+  const BenchReport decode = bench(config, data, *device_, {.suite = "decode", .repeats = 2});
+  const Json rows = Json::parse(bench_json(decode)).at("results");
+  ASSERT_EQ(rows.size(), 3U);
+  for (const Json& row : rows) EXPECT_GT(row.at("images_per_second").get<double>(), 0);
+  EXPECT_EQ(rows[2].at("batch"), 4096);
+}
+
+TEST_F(BenchTest, TheStepSuiteTakesTheBatchesThatFit) {
+  const auto data = test::blob_dataset(1100, 10, 8);
+  const Json json = Json::parse(
+      bench_json(bench(Config{}, data, *device_, {.suite = "step", .repeats = 1, .steps = 2})));
+  ASSERT_EQ(json.at("results").size(), 2U);
+  EXPECT_EQ(json.at("results")[1].at("batch"), 1024);
+}
+
+TEST_F(BenchTest, RefusesUnknownSuitesAndNegativeCounts) {
+  const auto refusal = [&](const BenchOptions& options) -> std::string {
+    try {
+      static_cast<void>(bench(Config{}, test::blob_dataset(200, 1), *device_, options));
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::usage);
+      return error.what();
+    }
+    ADD_FAILURE() << "nothing was thrown";
+    return {};
+  };
+  EXPECT_NE(refusal({.suite = "setp"}).find("did you mean `step`?"), std::string::npos);
+  EXPECT_NE(refusal({.repeats = -1}).find("--repeats"), std::string::npos);
+  EXPECT_NE(refusal({.steps = -1}).find("--steps"), std::string::npos);
+  EXPECT_NE(refusal({.epochs = 0}).find("--epochs"), std::string::npos);
+}
+
+TEST(BenchNumbers, ADoubleDeviceHasNoCeiling) {
+  const auto device = open_device("cpu", {.threads = 1, .real = DType::f64});
+  Config config;
+  config.train.batch_size = 32;
+  const Json json = Json::parse(
+      bench_json(bench(config, test::blob_dataset(100, 1), *device, {.repeats = 1, .steps = 2})));
+  EXPECT_TRUE(json.at("ceiling_gflops").is_null());
+  EXPECT_TRUE(json.at("share_of_ceiling").is_null());
+}
+
+}  // namespace
+}  // namespace cuvae
