@@ -5,6 +5,17 @@
 #include "ops/rules.h"
 
 namespace cuvae {
+namespace {
+
+constexpr std::int64_t index_block = 64;  // rows whose place in the shuffle one chunk computes
+
+// The window is larger than any cache and its rows come in random order: ask for a row's lines
+// while the rows before it are converted.
+void prefetch(const std::byte* begin, std::int64_t bytes) {
+  for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(begin + at);
+}
+
+}  // namespace
 
 template <class T>
 CpuKernel<T> cpu_batch_index(CpuNode& node) {
@@ -24,9 +35,10 @@ CpuKernel<T> cpu_batch_index(CpuNode& node) {
                   "a run stays within one epoch");
     const Shuffle order(static_cast<std::uint64_t>(clock[clock_entry::seed]),
                         static_cast<std::uint64_t>(clock[clock_entry::epoch]), rows);
-    args.team.parallel_for(divide_up(batch, 1024), [&](std::int64_t chunk, int) {
-      const std::int64_t end = batch - chunk * 1024 < 1024 ? batch : (chunk + 1) * 1024;
-      for (std::int64_t b = chunk * 1024; b < end; ++b) {
+    args.team.parallel_for(divide_up(batch, index_block), [&](std::int64_t chunk, int) {
+      const std::int64_t end =
+          batch - chunk * index_block < index_block ? batch : (chunk + 1) * index_block;
+      for (std::int64_t b = chunk * index_block; b < end; ++b) {
         const std::int64_t position = first + b;
         index[b] = shuffle ? order(position) : position;
         row[b] = (staged ? position : index[b]) - clock[clock_entry::base];
@@ -41,6 +53,7 @@ CpuKernel<T> cpu_gather(CpuNode& node) {
   const std::int64_t width = node.in(0)[1];
   const std::int64_t batch = node.out(0)[0];
   const bool bytes = node.graph[node.node.inputs[0]].dtype == DType::u8;
+  const std::int64_t row_bytes = width * static_cast<std::int64_t>(bytes ? 1 : sizeof(T));
   // Rounded to float in double runs too, so that both see the same pixels.
   const T shift = static_cast<float>(node.attrs().real("shift", 0.0));
   const T scale = static_cast<float>(node.attrs().real("scale", 1.0));
@@ -52,6 +65,9 @@ CpuKernel<T> cpu_gather(CpuNode& node) {
       if (row[b] < 0 || row[b] >= rows)
         throw Error(Status::failed, fmt::format("row {} of a window of {} rows", row[b], rows),
                     where, "the clock's base and the window must agree");
+      constexpr std::int64_t ahead = 2;
+      if (b + ahead < batch && row[b + ahead] >= 0 && row[b + ahead] < rows)
+        prefetch(args.template in<std::byte>(0) + row[b + ahead] * row_bytes, row_bytes);
       T* y = out + b * width;
       if (bytes)
         args.loops.gather_u8(width, shift, scale,

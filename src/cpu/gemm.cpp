@@ -40,7 +40,8 @@ void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const dou
 
 }  // namespace
 
-TileGrid::TileGrid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t most_elements)
+TileGrid::TileGrid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t most_elements,
+                   Cut cut)
     : m_(m), n_(n) {
   constexpr double least_flops = 2e6;  // about 10 us: below, a tile costs more than it gains
   constexpr std::int64_t medium = 256 * 256;
@@ -51,7 +52,8 @@ TileGrid::TileGrid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t 
     const bool enough = (tiles() >= 4 && area <= medium) || (tiles() >= 8 && area <= most_elements);
     const double flops = 2.0 * static_cast<double>(area) * static_cast<double>(k);
     if (area <= most_elements && (enough || flops < 2 * least_flops)) return;
-    if (height >= width && height > unit)
+    const bool by_rows = cut == Cut::whole_rows ? height > 64 : height >= width;
+    if (by_rows && height > unit)
       rows_ *= 2;
     else if (width > unit)
       columns_ *= 2;

@@ -34,7 +34,11 @@ struct Tile {
 // tiles reach 93 % of one call's rate at batch 128, 512 x 512 all of it at 4096.
 class TileGrid {
  public:
-  TileGrid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t most_elements = 512 * 512);
+  // whole_rows: columns are cut only where 64 rows would still be too large, for epilogues that
+  // stream through memory of their own beside the tile.
+  enum class Cut : std::uint8_t { squares, whole_rows };
+  TileGrid(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t most_elements = 512 * 512,
+           Cut cut = Cut::squares);
   [[nodiscard]] std::int64_t tiles() const noexcept { return rows_ * columns_; }
   [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::int64_t columns() const noexcept { return columns_; }

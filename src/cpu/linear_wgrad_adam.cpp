@@ -7,7 +7,7 @@ namespace cuvae {
 template <class T>
 CpuKernel<T> cpu_linear_wgrad_adam(CpuNode& node) {
   const auto product = wgrad_product<T>(node);
-  const TileGrid grid(product.m, product.n, product.k, 256 * 256);
+  const TileGrid grid(product.m, product.n, product.k, 256 * 256, TileGrid::Cut::whole_rows);
   const AdamAttrs adam = adam_of(node.attrs());
   const std::int64_t blocks = node.has(5) ? divide_up(product.m, column_block) : 0;
   const std::int64_t elements = grid.largest() > column_block ? grid.largest() : column_block;

@@ -119,6 +119,30 @@ CUVAE_INLINE float log1p_(float x) {
   return x < -1.0F ? __builtin_nanf("") : y;
 }
 
+// log(1 + e) for e in [0, 1], as the losses need it: r is e, or (1 + e) / 2 - 1 from 1/3 on.
+CUVAE_INLINE float log1p_unit(float e) {
+  const bool upper = e > 0x1.555556p-2F;
+  const float r = upper ? fma_(0.5F, e, -0.5F) : e;
+  float p = 0x1.f9aa2cp-4F;
+  p = fma_(p, r, -0x1.06e82cp-3F);
+  p = fma_(p, r, 0x1.b4d9f6p-4F);
+  p = fma_(p, r, -0x1.f39de6p-4F);
+  p = fma_(p, r, 0x1.251e34p-3F);
+  p = fma_(p, r, -0x1.559844p-3F);
+  p = fma_(p, r, 0x1.99961p-3F);
+  p = fma_(p, r, -0x1.ffff14p-3F);
+  p = fma_(p, r, 0x1.555558p-2F);
+  p = fma_(p, r, -0.5F);
+  return fma_(r * r, p, r) + (upper ? 0x1.62e43p-1F : 0.0F);
+}
+
+// e^-|x| where what is below 2^-125 may as well be that: next to 1 it is nothing.
+CUVAE_INLINE float exp_minus_abs(float x) {
+  const float down = -abs_(x);
+  const Reduced e = reduce_exp(down < -87.0F ? -87.0F : down);
+  return (1.0F + e.q) * power_of_two(e.n);
+}
+
 CUVAE_INLINE float tanh_(float x) {
   // (e^2a - 1) / (e^2a + 1), a = |x|; from 10 on it is 1 to the last bit.
   const float a = abs_(x);
@@ -164,6 +188,12 @@ CUVAE_INLINE double expm1_(double x) {
 }
 CUVAE_INLINE double log1p_(double x) {
   return __builtin_log1p(x);
+}
+CUVAE_INLINE double log1p_unit(double e) {
+  return __builtin_log1p(e);
+}
+CUVAE_INLINE double exp_minus_abs(double x) {
+  return __builtin_exp(-abs_(x));
 }
 CUVAE_INLINE double tanh_(double x) {
   return __builtin_tanh(x);
@@ -224,7 +254,7 @@ constexpr T inverse_sqrt_two_pi = static_cast<T>(0.39894228040143267794);
 
 template <class T>
 CUVAE_INLINE T softplus_(T x) {
-  return (x < 0 ? T(0) : x) + log1p_(exp_(-abs_(x)));
+  return (x < 0 ? T(0) : x) + log1p_unit(exp_(-abs_(x)));
 }
 
 template <class T>
@@ -350,7 +380,7 @@ void gather_real(std::int64_t n, T shift, T factor, const T* x, T* y) {
 // max(l, 0) - l x + log1p(e^-|l|), and sigmoid(l) from the same exponential.
 template <class T>
 CUVAE_INLINE T bernoulli_term(T l, T x, T e) {
-  return (l < 0 ? T(0) : l) - l * x + log1p_(e);
+  return (l < 0 ? T(0) : l) - l * x + log1p_unit(e);
 }
 template <class T>
 CUVAE_INLINE T sigmoid_from(T l, T e) {
@@ -362,14 +392,14 @@ T bernoulli_nll(std::int64_t n, const T* logits, const T* target) {
   return lane_sum<T>(n, [=](std::int64_t start, std::int64_t length, T* terms) {
     const T* l = logits + start;
     const T* x = target + start;
-    CUVAE_FOR(i, length) terms[i] = bernoulli_term(l[i], x[i], exp_(-abs_(l[i])));
+    CUVAE_FOR(i, length) terms[i] = bernoulli_term(l[i], x[i], exp_minus_abs(l[i]));
   });
 }
 
 template <class T>
 void bernoulli_nll_grad(std::int64_t n, T d, const T* logits, const T* target, T* dlogits) {
   CUVAE_FOR(i, n)
-  dlogits[i] = d * (sigmoid_from(logits[i], exp_(-abs_(logits[i]))) - target[i]);
+  dlogits[i] = d * (sigmoid_from(logits[i], exp_minus_abs(logits[i])) - target[i]);
 }
 
 template <class T>
@@ -379,7 +409,7 @@ T bernoulli_both(std::int64_t n, const T* bias, T d, const T* target, T* row) {
     T* l = row + start;
     const T* x = target + start;
     CUVAE_FOR(i, length) {
-      const T e = exp_(-abs_(l[i]));
+      const T e = exp_minus_abs(l[i]);
       const T value = l[i];
       terms[i] = bernoulli_term(value, x[i], e);
       l[i] = d * (sigmoid_from(value, e) - x[i]);

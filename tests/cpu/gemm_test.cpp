@@ -26,7 +26,8 @@ constexpr Sizes sizes[] = {{1, 1, 1},     {1, 784, 32},    {31, 33, 65},    {64,
 TEST(TileGrid, CoversEveryElementOnce) {
   for (const Sizes& s : sizes) {
     for (const std::int64_t most : {512 * 512, 256 * 256}) {
-      const TileGrid grid(s.m, s.n, s.k, most);
+      const auto cut = most == 256 * 256 ? TileGrid::Cut::whole_rows : TileGrid::Cut::squares;
+      const TileGrid grid(s.m, s.n, s.k, most, cut);
       std::vector<int> covered(static_cast<std::size_t>(s.m * s.n), 0);
       for (std::int64_t i = 0; i < grid.tiles(); ++i) {
         const Tile tile = grid.tile(i);
