@@ -152,13 +152,27 @@ std::optional<double> peer_seconds(RunningPeer& peer, std::int64_t steps, std::i
   return std::nullopt;
 }
 
-// Sum over products of the median of `passes`, each a vector of seconds per product.
-std::vector<double> medians(const std::vector<std::vector<double>>& passes) {
+// Mean seconds of each product over one repeat's passes: as a repeat of steps is measured, so that
+// noise from elsewhere weighs on both alike.
+template <class Pass>
+std::vector<double> mean_of(std::int64_t passes, Pass pass) {
+  std::vector<double> sum = pass();  // warm-up
+  std::ranges::fill(sum, 0.0);
+  for (std::int64_t p = 0; p < passes; ++p) {
+    const std::vector<double> seconds = pass();
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += seconds[i];
+  }
+  for (double& seconds : sum) seconds /= static_cast<double>(passes);
+  return sum;
+}
+
+// Of each product, over the repeats.
+std::vector<double> medians(const std::vector<std::vector<double>>& repeats) {
   std::vector<double> result;
-  if (passes.empty()) return result;
-  for (std::size_t i = 0; i < passes[0].size(); ++i) {
+  if (repeats.empty()) return result;
+  for (std::size_t i = 0; i < repeats[0].size(); ++i) {
     std::vector<double> samples;
-    for (const std::vector<double>& pass : passes) samples.push_back(pass[i]);
+    for (const std::vector<double>& repeat : repeats) samples.push_back(repeat[i]);
     result.push_back(median(samples));
   }
   return result;
@@ -201,7 +215,6 @@ StepBench bench_step(const Config& base, const std::shared_ptr<const Dataset>& d
                      ? options.steps
                      : std::clamp<std::int64_t>(std::llround(repeat_seconds / step_guess), 2, 1000);
   const std::int64_t warm = std::max<std::int64_t>(1, result.steps / 10);
-  const std::int64_t passes = std::max<std::int64_t>(2, result.steps / 3);
 
   std::vector<double> ours;
   std::vector<std::vector<double>> openblas;
@@ -214,11 +227,9 @@ StepBench bench_step(const Config& base, const std::shared_ptr<const Dataset>& d
     ours.push_back(seconds_since(start) / static_cast<double>(result.steps));
     if (products) {
       Products::settle();
-      static_cast<void>(products->openblas());
-      for (std::int64_t p = 0; p < passes; ++p) openblas.push_back(products->openblas());
+      openblas.push_back(mean_of(result.steps, [&] { return products->openblas(); }));
       Products::settle();
-      static_cast<void>(products->tiles());
-      for (std::int64_t p = 0; p < passes; ++p) tiles.push_back(products->tiles());
+      tiles.push_back(mean_of(result.steps, [&] { return products->tiles(); }));
     }
     for (RunningPeer& peer : peers) {
       Products::settle();
