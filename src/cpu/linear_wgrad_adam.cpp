@@ -7,7 +7,10 @@ namespace cuvae {
 template <class T>
 CpuKernel<T> cpu_linear_wgrad_adam(CpuNode& node) {
   const auto product = wgrad_product<T>(node);
-  const TileGrid grid(product.m, product.n, product.k, 256 * 256, TileGrid::Cut::whole_rows);
+  // With few rows of batch the update takes a good part of the time, and whole rows let it stream
+  // through w, m and v; with many the product does, which prefers squares.
+  const auto cut = product.k <= 512 ? TileGrid::Cut::whole_rows : TileGrid::Cut::squares;
+  const TileGrid grid(product.m, product.n, product.k, 256 * 256, cut);
   const AdamAttrs adam = adam_of(node.attrs());
   const std::int64_t blocks = node.has(5) ? divide_up(product.m, column_block) : 0;
   const std::int64_t elements = grid.largest() > column_block ? grid.largest() : column_block;
