@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/error.h"
+#include "train/compare_table.h"
 
 namespace cuvae::cli {
 namespace {
@@ -28,18 +29,6 @@ struct Options {
   throw Error(
       Status::usage, fmt::format("`{}` is not known", value), flag,
       guess.empty() ? fmt::format("use {} or {}", a, b) : fmt::format("did you mean `{}`?", guess));
-}
-
-void print_tensors(const CompareReport& report, const Output& output) {
-  std::size_t width = 6;
-  for (const TensorError& e : report.tensors) width = std::max(width, e.tensor.size());
-  output.text(fmt::format("{:<{}}  {:<10}  {:>9}  {:>9}  {:>9}  {:>6}  {:>4}  {}", "tensor", width,
-                          "plan", "aggregate", "limit", "max |a-b|", "share", "step", "index"));
-  for (const TensorError& e : report.tensors) {
-    output.text(fmt::format("{:<{}}  {:<10}  {:9.2e}  {:9.2e}  {:9.2e}  {:5.1f}%  {:4}  {}{}",
-                            e.tensor, width, e.plan, e.aggregate, e.aggregate_limit, e.max_abs,
-                            100 * e.share, e.step, e.index, e.passed ? "" : "  FAILED"));
-  }
 }
 
 Json as_json(const CompareReport& report, const std::string& mode) {
@@ -62,8 +51,14 @@ Json as_json(const CompareReport& report, const std::string& mode) {
                      {"loss_reference", row.loss_reference},
                      {"parameters", row.parameters}});
   }
-  return {{"mode", mode},          {"device", report.device}, {"reference", report.reference},
-          {"steps", report.steps}, {"passed", report.passed}, {"tensors", tensors},
+  return {{"mode", mode},
+          {"device", report.device},
+          {"reference", report.reference},
+          {"steps", report.steps},
+          {"passed", report.passed},
+          {"tensors", tensors},
+          {"kink_elements", report.kink_elements},
+          {"kink_flips", report.kink_flips},
           {"drift", drift}};
 }
 
@@ -96,18 +91,9 @@ int run_compare(const Options& options, const Output& output) {
   const CompareReport report = compare(config, dataset, *device, *reference, how);
 
   output.object(as_json(report, options.mode));
-  output.text(fmt::format("{} against {}, {} steps of {}", report.device, report.reference,
-                          report.steps, config.name));
-  if (how.mode == CompareOptions::Mode::run) {
-    output.text(
-        fmt::format("{:>6}  {:>14}  {:>14}  {:>10}", "step", "loss", "reference", "parameters"));
-    for (const DriftRow& row : report.drift) {
-      output.text(fmt::format("{:6}  {:14.6f}  {:14.6f}  {:10.3e}", row.step, row.loss_device,
-                              row.loss_reference, row.parameters));
-    }
-    return 0;
-  }
-  print_tensors(report, output);
+  std::string table = compare_table(report);
+  table.pop_back();  // the last line break
+  output.text(table);
   if (!report.passed) {
     output.finish();
     const TensorError* worst = nullptr;
@@ -125,7 +111,6 @@ int run_compare(const Options& options, const Output& output) {
             : std::string(),
         "see the rows marked FAILED; --json has all figures");
   }
-  output.text("passed");
   return 0;
 }
 

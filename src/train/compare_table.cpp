@@ -40,7 +40,7 @@ std::string compare_table(const CompareReport& report) {
         "the other)\n",
         format_count(report.kink_elements), format_count(report.kink_flips));
   }
-  text += report.passed ? "passed: every value within its limit\n"
+  text += report.passed ? "every value within its limit: passed\n"
                         : fmt::format("FAILED: {} of {} tensors outside their limit\n", failed,
                                       report.tensors.size());
   return text;
