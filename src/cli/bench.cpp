@@ -31,9 +31,11 @@ int run_bench(const Options& options, const Output& output) {
   const Config config = options.config.load();
   // --epochs means the epochs to measure; a preset's twenty would take minutes.
   if (options.config.is_set("train.epochs")) how.epochs = config.train.epochs;
-  std::shared_ptr<const Dataset> dataset;  // none: synthetic images
+  // Synthetic images where no data are named, whatever lies in the current directory.
+  std::shared_ptr<const Dataset> dataset;
   std::error_code ignored;
-  if (options.config.is_set("data.path") || std::filesystem::exists(config.data.path, ignored)) {
+  if (options.config.is_set("data.path") ||
+      (options.config.has_source() && std::filesystem::exists(config.data.path, ignored))) {
     dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   }
   const auto device = open_device(config.run);
