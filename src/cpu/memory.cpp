@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <new>
 
 #include "base/text.h"
@@ -16,6 +16,8 @@ namespace {
 
 constexpr std::size_t guard = GuardedMemory::alignment;
 constexpr auto pattern = std::byte{0xA5};
+// What a process can address on x86-64; allocators of sanitizers abort far beyond it.
+constexpr std::size_t address_space = std::size_t{1} << 47;
 constexpr std::size_t huge_page = std::size_t{2} << 20;
 
 bool guarded(const std::byte* begin) {
@@ -37,7 +39,7 @@ GuardedMemory::GuardedMemory(std::size_t bytes, const char* what) : bytes_(bytes
                     what),
         "cpu", "use a smaller batch or model");
   };
-  if (bytes > std::numeric_limits<std::size_t>::max() / 2) refuse();
+  if (bytes > address_space) refuse();
   // Large blocks begin on a huge page: fewer misses of the address cache in products.
   const std::size_t align = bytes >= huge_page ? huge_page : alignment;
   const std::size_t total = (bytes + 2 * guard + align - 1) / align * align;
