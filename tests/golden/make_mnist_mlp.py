@@ -34,7 +34,12 @@ sys.path.insert(0, os.path.join(HERE, "..", "..", "bench", "peers"))
 import idx  # noqa: E402
 
 LOSS_NAMES = ("loss", "reconstruction", "kl")
-LOSS_LIMIT = 1e-4  # relative, of each term of each step
+# Of the loss of the step, for the loss and its two terms. Not of the kl itself: one relu that rounding
+# puts on the other side (at step 73, on the default data) moves the kl by 1e-4 of itself at step 100,
+# and the loss by less than 1e-5. Before that, every term is within 1e-6 of itself.
+LOSS_LIMIT = 1e-4
+EARLY_STEPS = 50
+EARLY_LIMIT = 1e-5  # of each term itself
 GRADIENT_LIMIT = 1e-5  # of the norm of the difference to the norm, and of max |difference| to max
 GOLDEN_STEPS = 100
 GOLDEN_ENTRIES = 64
@@ -236,12 +241,15 @@ def compare(losses, gradients, reference_losses, reference_gradients) -> tuple[b
 
     with np.errstate(invalid="ignore", divide="ignore"):
         for column, name in enumerate(LOSS_NAMES):
-            error = np.abs(losses[:, column] - reference_losses[:, column]) / np.abs(
-                reference_losses[:, column])
-            worst = int(np.argmax(error))  # the first NaN, if there is one
-            judge(name, float(error[worst]), LOSS_LIMIT,
-                  f"  step {worst + 1}: {losses[worst, column]:.9g}, "
-                  f"PyTorch {reference_losses[worst, column]:.9g}")
+            difference = np.abs(losses[:, column] - reference_losses[:, column])
+            for what, error, limit in (
+                    (name, difference / np.abs(reference_losses[:, 0]), LOSS_LIMIT),
+                    (f"{name}, first {EARLY_STEPS}",
+                     (difference / np.abs(reference_losses[:, column]))[:EARLY_STEPS], EARLY_LIMIT)):
+                worst = int(np.argmax(error))  # the first NaN, if there is one
+                judge(what, float(error[worst]), limit,
+                      f"  step {worst + 1}: {losses[worst, column]:.9g}, "
+                      f"PyTorch {reference_losses[worst, column]:.9g}")
         for name, reference in reference_gradients.items():
             reference = reference.astype(np.float64)
             difference = gradients[name].astype(np.float64) - reference

@@ -184,13 +184,15 @@ class Parity(unittest.TestCase):
                                        atol=1e-12 * np.abs(value).max())
 
     def test_a_difference_is_noticed(self):
-        wrong = self.losses.copy()
-        wrong[57, 2] *= 1 + 3e-4
-        write_npy(self.path("losses.npy"), wrong)
-        result = self.run_script("--check")
-        self.assertEqual(result.returncode, 1)
-        self.assertIn("FAIL kl", result.stdout)
-        self.assertIn("step 58", result.stdout)
+        for step, column, name in ((37, 2, "kl, first 50"), (37, 1, "reconstruction, first 50"),
+                                   (57, 0, "loss ")):
+            wrong = self.losses.copy()
+            wrong[step, column] *= 1 + 3e-4
+            write_npy(self.path("losses.npy"), wrong)
+            result = self.run_script("--check")
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(f"FAIL {name}", result.stdout)
+            self.assertIn(f"step {step + 1}:", result.stdout)
         write_npy(self.path("losses.npy"), self.losses)
         for value in (1e-4, np.nan):
             gradients = {name: g.copy() for name, g in self.gradients.items()}

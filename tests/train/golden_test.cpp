@@ -17,7 +17,11 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr double loss_limit = 1e-4;      // relative
+// Of the step's loss, for the loss and its terms; of each term itself in the first steps. (One relu
+// that rounding puts on the other side, at step 73, moves the kl by 1e-4 of itself at step 100.)
+constexpr double loss_limit = 1e-4;
+constexpr std::size_t early_steps = 50;
+constexpr double early_limit = 1e-5;
 constexpr double gradient_limit = 1e-5;  // of the norm, and of the largest element
 
 std::string digest(const Tensor& tensor) {
@@ -102,9 +106,16 @@ TEST(Golden, TheFirstHundredLossesArePyTorchs) {
     for (std::size_t column = 0; column < 3; ++column) {
       const double theirs = golden().at("losses").at(names[column])[step].get<double>();
       const double ours = losses.as<double>()[3 * step + column];
-      const double error = std::abs(ours - theirs) / std::abs(theirs);
-      EXPECT_TRUE(error <= loss_limit)
-          << names[column] << " of step " << step + 1 << ": " << ours << ", PyTorch " << theirs;
+      const double whole = golden().at("losses").at("loss")[step].get<double>();
+      const double error = std::abs(ours - theirs) / whole;
+      const auto describe = [&] {
+        return std::string(names[column]) + " of step " + std::to_string(step + 1) + ": " +
+               std::to_string(ours) + ", PyTorch " + std::to_string(theirs);
+      };
+      EXPECT_TRUE(error <= loss_limit) << describe();
+      if (step < early_steps) {
+        EXPECT_TRUE(std::abs(ours - theirs) / std::abs(theirs) <= early_limit) << describe();
+      }
       worst = std::max(worst, error);
     }
   }

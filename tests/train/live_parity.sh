@@ -15,10 +15,7 @@ check() {
     --data "$source_dir/data/mnist" "$@"
 }
 check --check --double
-# PyTorch in float strays from itself in double: its kl by 1e-4 at step 100. The loss does not.
-check --check | tee "$work/float32" || true
-grep -q '^ok  loss ' "$work/float32"
-if grep '^FAIL .*, \(norm\|element\) ' "$work/float32"; then exit 1; fi
+check --check
 # The committed file is what the script makes today, but for the version of PyTorch.
 check --double --write "$work"
 "$python" - "$source_dir/tests/golden/mnist_mlp.json" "$work/mnist_mlp.json" <<'PYTHON'
@@ -26,8 +23,8 @@ import json, sys
 committed, remade = (json.load(open(path)) for path in sys.argv[1:])
 for key in ("batches_sha256", "initial_sha256", "steps"):
     assert committed["inputs"][key] == remade["inputs"][key], f"inputs.{key} differ"
-worst = max(abs(a - b) / abs(b) for name in ("loss", "reconstruction", "kl")
-            for a, b in zip(committed["losses"][name], remade["losses"][name]))
+worst = max(abs(a - b) / abs(b)
+            for a, b in zip(committed["losses"]["loss"], remade["losses"]["loss"]))
 print(f"golden file against today's PyTorch: losses within {worst:.1e}")
 assert worst <= 1e-4, "remake tests/golden/mnist_mlp.json"
 PYTHON
