@@ -67,6 +67,19 @@ struct TrainReport {
 // (an error before the first) is removed again.
 TrainReport train_run(const Config& config, const TrainRunOptions& options);
 
+// What `cuvae eval` tells of a split.
+struct Evaluation {
+  Metrics metrics;  // averaged over the latent samples
+  // "bernoulli (grey)" where the pixels are not all 0 or 1: then it is a cross-entropy, no density.
+  std::string likelihood;
+  std::optional<double> bits_per_dim;  // neg_elbo / (features log 2), where the likelihood is one
+  // Latents whose posterior mean varies: Var_x(E[z|x]) > 0.01 (Burda et al. 2016, section 5.2).
+  std::int64_t active_units = 0;
+  std::int64_t iw_samples = 0;
+  std::optional<double> log_likelihood;  // mean over rows, nats, with iw_samples
+  double log_likelihood_error = 0;       // its standard error over rows
+};
+
 // A trained model on a device, read from a run folder (or a model.safetensors itself).
 class LoadedRun {
  public:
@@ -80,8 +93,12 @@ class LoadedRun {
   // The run's own data where `path` is empty. Throws where the images have another shape.
   [[nodiscard]] std::shared_ptr<const Dataset> load_data(const std::string& path) const;
 
-  [[nodiscard]] Metrics evaluate(const DatasetSplit& split, std::int64_t z_samples = 1);
+  // Error(usage) for z_samples < 1 or iw_samples < 0; 0 leaves the log-likelihood out.
+  [[nodiscard]] Evaluation evaluate(const DatasetSplit& split, std::int64_t z_samples = 1,
+                                    std::int64_t iw_samples = 0);
   [[nodiscard]] RowScores score(const DatasetSplit& split);
+  // Evaluator::log_likelihood() of each row.
+  [[nodiscard]] std::vector<double> log_likelihood(const DatasetSplit& split, std::int64_t samples);
   // E[x|z] of draws from the prior (purpose generation): features [count, D].
   [[nodiscard]] Tensor sample(std::int64_t count, std::uint64_t seed);
   [[nodiscard]] Tensor decode(const Tensor& latents);  // [n, latent] -> [n, D]
@@ -98,6 +115,7 @@ class LoadedRun {
   [[nodiscard]] Encoding encode(const DatasetSplit& split);
 
  private:
+  [[nodiscard]] Evaluator make_evaluator(const DatasetSplit& split);
   Config config_;
   Device& device_;
   std::unique_ptr<Model> model_;

@@ -55,10 +55,20 @@ class Evaluator {
   Evaluator(Device& device, Store& store, const Model& model, const DatasetSplit& split,
             std::uint64_t seed, const CompileOptions& options = {});
   [[nodiscard]] RowScores rows(std::int64_t sample = 0);
+  // log p(x) of each row by importance weighting (Burda, Grosse and Salakhutdinov, "Importance
+  // Weighted Autoencoders", 2016): log(1/K sum_k p(x, z_k) / q(z_k|x)), z_k the latent samples
+  // 0 to K-1. A lower bound in expectation that rises with K. Streamed: memory does not depend on
+  // K.
+  [[nodiscard]] std::vector<double> log_likelihood(std::int64_t samples);
   // Averages over the split, summed in double in index order.
-  [[nodiscard]] Metrics metrics(double beta, std::int64_t sample = 0);
+  [[nodiscard]] Metrics metrics(double beta, std::int64_t sample = 0) {
+    return average(rows(sample), beta);
+  }
+  [[nodiscard]] Metrics average(const RowScores& scores, double beta) const;
 
  private:
+  // The program for the rows from `position` on, after it has run with that latent sample.
+  Program& run_batch(std::int64_t position, std::int64_t sample);
   Store& store_;
   const Model& model_;
   const DatasetSplit& split_;

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -16,6 +17,7 @@ struct Options {
   std::string run;
   std::string data;
   std::string split = "test";
+  std::string iw_samples;
   std::string out;
 };
 
@@ -23,16 +25,24 @@ int score(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.out, "--out", "the file to write, --out S.csv");
   (void)output_format(options.out, {OutputFormat::csv});
+  const std::int64_t iw_samples =
+      options.iw_samples.empty() ? 0
+                                 : parse_integer(options.iw_samples, "--iw-samples", 1, 1'000'000);
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
   LoadedRun run(options.run, *device);
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
-  const RowScores scores = run.score(select_split(*data, options.split));
-  std::string csv = "index,neg_elbo,reconstruction,kl\n";
+  const DatasetSplit& split = select_split(*data, options.split);
+  const RowScores scores = run.score(split);
+  std::vector<double> iw;  // log-likelihoods; empty unless asked for
+  if (iw_samples > 0) iw = run.log_likelihood(split, iw_samples);
+  std::string csv = "index,neg_elbo,reconstruction,kl";
+  csv += iw.empty() ? "\n" : ",iw\n";
   for (std::size_t i = 0; i < scores.kl.size(); ++i) {
-    csv += fmt::format("{},{:.9g},{:.9g},{:.9g}\n", i, scores.reconstruction[i] + scores.kl[i],
+    csv += fmt::format("{},{:.9g},{:.9g},{:.9g}", i, scores.reconstruction[i] + scores.kl[i],
                        scores.reconstruction[i], scores.kl[i]);
+    csv += iw.empty() ? "\n" : fmt::format(",{:.9g}\n", iw[i]);
   }
   write_file(options.out, csv);
   output.text(fmt::format("{} scores: {}", scores.kl.size(), options.out));
@@ -54,8 +64,10 @@ Command score_command() {
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--data", options->data, "PATH", "other data of the same size");
             flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--iw-samples", options->iw_samples, "K",
+                        "adds iw, the log-likelihood by K importance samples");
             flags.value("--out", options->out, "FILE",
-                        "S.csv: index, neg_elbo, reconstruction, kl");
+                        "S.csv: index, neg_elbo, reconstruction, kl (and iw), in nats");
             options->config.add_device(flags);
             return [options](const Output& output) { return score(*options, output); };
           }};

@@ -182,7 +182,9 @@ Graph Model::evaluation_graph(std::int64_t batch, std::int64_t window) const {
                 {{"purpose", integer(static_cast<std::int64_t>(Purpose::evaluation))}});
   const Value kl_rows = graph.apply("gaussian_kl", "kl_rows", {mean, logvar});  // [B]
   const Value nll_rows = builder.nll_rows(builder.decode(latent[0]), x);        // [B]
-  for (const Value value : {nll_rows, kl_rows, mean, logvar}) graph.output(value);
+  for (const Value value : {nll_rows, kl_rows, mean, logvar, latent[0], latent[1]}) {
+    graph.output(value);
+  }
   return graph;
 }
 

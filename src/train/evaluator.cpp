@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "cuvae/error.h"
 #include "cuvae/trainer.h"
@@ -40,6 +42,14 @@ Evaluator::Evaluator(Device& device, Store& store, const Model& model, const Dat
   }
 }
 
+Program& Evaluator::run_batch(std::int64_t position, std::int64_t sample) {
+  const std::array<std::int64_t, 5> clock{static_cast<std::int64_t>(seed_), sample, 0, position, 0};
+  store_.write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
+  Program& program = position + batch_ <= split_.size() ? *full_ : *rest_;
+  program.run();
+  return program;
+}
+
 RowScores Evaluator::rows(std::int64_t sample) {
   const std::int64_t rows = split_.size();
   const std::int64_t latent = model_.config().latent.size;
@@ -47,13 +57,10 @@ RowScores Evaluator::rows(std::int64_t sample) {
   scores.mean = Tensor(DType::f32, Shape{rows, latent});
   scores.logvar = Tensor(DType::f32, Shape{rows, latent});
   if (rows == 0) return scores;
+  // Another evaluator of a split of this size may have bound its own rows.
   store_.bind(store_name::eval_data(rows), split_.images);
   for (std::int64_t position = 0; position < rows; position += batch_) {
-    Program& program = position + batch_ <= rows ? *full_ : *rest_;
-    const std::array<std::int64_t, 5> clock{static_cast<std::int64_t>(seed_), sample, 0, position,
-                                            0};
-    store_.write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
-    program.run();
+    const Program& program = run_batch(position, sample);
     append(scores.reconstruction, program.read("nll_rows"));
     append(scores.kl, program.read("kl_rows"));
     copy_rows(program.read("mean"), scores.mean, position);
@@ -62,8 +69,49 @@ RowScores Evaluator::rows(std::int64_t sample) {
   return scores;
 }
 
-Metrics Evaluator::metrics(double beta, std::int64_t sample) {
-  const RowScores scores = rows(sample);
+std::vector<double> Evaluator::log_likelihood(std::int64_t samples) {
+  const std::int64_t rows = split_.size();
+  const std::int64_t latent = model_.config().latent.size;
+  std::vector<double> result;
+  if (rows == 0) return result;
+  store_.bind(store_name::eval_data(rows), split_.images);
+  for (std::int64_t position = 0; position < rows; position += batch_) {
+    const auto n = static_cast<std::size_t>(std::min(batch_, rows - position));
+    // log sum_k exp(log w_k), streamed: the largest so far, and the sum relative to it.
+    std::vector<double> largest(n, -std::numeric_limits<double>::infinity());
+    std::vector<double> sum(n, 0.0);
+    for (std::int64_t k = 0; k < samples; ++k) {
+      const Program& program = run_batch(position, k);
+      const auto read = [&](const char* name) { return program.read(name).to(DType::f64); };
+      const Tensor nll = read("nll_rows");    // [B]
+      const Tensor z = read("latent.z");      // [B, latent]
+      const Tensor eps = read("latent.eps");  // [B, latent]
+      const Tensor logvar = read("logvar");   // [B, latent]
+      for (std::size_t i = 0; i < n; ++i) {
+        // log p(x|z) + log N(z; 0, I) - log N(z; mean, exp(logvar)), z = mean + eps exp(logvar/2)
+        double weight = -nll.as<double>()[i];
+        for (std::size_t j = i * static_cast<std::size_t>(latent);
+             j < (i + 1) * static_cast<std::size_t>(latent); ++j) {
+          const double zj = z.as<double>()[j];
+          const double ej = eps.as<double>()[j];
+          weight += 0.5 * (ej * ej - zj * zj + logvar.as<double>()[j]);
+        }
+        if (weight > largest[i]) {
+          sum[i] = sum[i] * std::exp(largest[i] - weight) + 1.0;
+          largest[i] = weight;
+        } else {
+          sum[i] += std::exp(weight - largest[i]);
+        }
+      }
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      result.push_back(largest[i] + std::log(sum[i] / static_cast<double>(samples)));
+    }
+  }
+  return result;
+}
+
+Metrics Evaluator::average(const RowScores& scores, double beta) const {
   Metrics metrics;
   metrics.n = split_.size();
   if (metrics.n == 0) return metrics;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <numbers>
 
 #include "cuvae/error.h"
 #include "cuvae/rng.h"
@@ -35,6 +37,36 @@ Tensor take_rows(const Tensor& whole, std::int64_t first, std::int64_t count) {
               whole.bytes().data() + static_cast<std::size_t>(first) * row_bytes,
               part.bytes().size());
   return part;
+}
+
+// True where every value is 0 or 1 once scaled: then a Bernoulli likelihood is one.
+bool is_binary(const DatasetSplit& split, const InputSpec& input) {
+  std::array<bool, 256> seen{};
+  for (const std::uint8_t value : split.images->as<std::uint8_t>()) seen[value] = true;
+  for (std::size_t value = 0; value < seen.size(); ++value) {
+    if (!seen[value]) continue;
+    const double x = (static_cast<double>(value) - input.shift) * input.scale;
+    if (!(std::abs(x) < 1e-9 || std::abs(x - 1) < 1e-9)) return false;
+  }
+  return true;
+}
+
+std::int64_t active_units(const Tensor& mean) {
+  const Tensor values = mean.to(DType::f64);  // [n, latent]
+  const auto m = values.as<double>();
+  const auto n = static_cast<std::size_t>(mean.shape()[0]);
+  const auto d = static_cast<std::size_t>(mean.shape()[1]);
+  std::int64_t active = 0;
+  for (std::size_t j = 0; j < d; ++j) {
+    double sum = 0;
+    for (std::size_t i = 0; i < n; ++i) sum += m[i * d + j];
+    const double centre = sum / static_cast<double>(n);
+    double squares = 0;
+    for (std::size_t i = 0; i < n; ++i)
+      squares += (m[i * d + j] - centre) * (m[i * d + j] - centre);
+    if (squares / static_cast<double>(n) > 0.01) ++active;
+  }
+  return active;
 }
 
 TensorFile read_model(const fs::path& run) {
@@ -92,28 +124,66 @@ std::shared_ptr<const Dataset> LoadedRun::load_data(const std::string& path) con
   return dataset;
 }
 
-Metrics LoadedRun::evaluate(const DatasetSplit& split, std::int64_t z_samples) {
+Evaluation LoadedRun::evaluate(const DatasetSplit& split, std::int64_t z_samples,
+                               std::int64_t iw_samples) {
   if (z_samples < 1) {
     throw Error(Status::usage, fmt::format("{} latent samples", z_samples), "--z-samples",
                 "give a positive number");
   }
-  Evaluator evaluator(device_, *store_, *model_, split,
-                      static_cast<std::uint64_t>(config_.train.seed));
-  Metrics total;
+  if (iw_samples < 0) {
+    throw Error(Status::usage, fmt::format("{} importance samples", iw_samples), "--iw-samples",
+                "give a positive number");
+  }
+  Evaluator evaluator = make_evaluator(split);
+  Evaluation result;
+  Metrics& total = result.metrics;
+  const auto share = 1.0 / static_cast<double>(z_samples);
   for (std::int64_t k = 0; k < z_samples; ++k) {
-    const Metrics one = evaluator.metrics(config_.objective.beta, k);
+    const RowScores scores = evaluator.rows(k);
+    const Metrics one = evaluator.average(scores, config_.objective.beta);
     total.n = one.n;
-    total.reconstruction += one.reconstruction / static_cast<double>(z_samples);
-    total.kl += one.kl / static_cast<double>(z_samples);
+    total.reconstruction += one.reconstruction * share;
+    total.kl += one.kl * share;
+    if (k == 0) result.active_units = active_units(scores.mean);
   }
   total.neg_elbo = total.reconstruction + total.kl;
   total.loss = total.reconstruction + config_.objective.beta * total.kl;
-  return total;
+
+  const std::string& type = config_.model.likelihood.type;
+  const bool binary = type == "bernoulli" && is_binary(split, model_->input());
+  result.likelihood = type == "bernoulli" && !binary ? "bernoulli (grey)" : type;
+  if (binary) {
+    result.bits_per_dim =
+        total.neg_elbo / (static_cast<double>(model_->input().features()) * std::numbers::ln2);
+  }
+  if (iw_samples > 0) {
+    const std::vector<double> rows = evaluator.log_likelihood(iw_samples);
+    const auto n = static_cast<double>(rows.size());
+    double mean = 0;
+    for (const double row : rows) mean += row / n;
+    double squares = 0;
+    for (const double row : rows) squares += (row - mean) * (row - mean);
+    result.iw_samples = iw_samples;
+    result.log_likelihood = mean;
+    result.log_likelihood_error = n > 1 ? std::sqrt(squares / (n - 1) / n) : 0.0;
+  }
+  return result;
+}
+
+Evaluator LoadedRun::make_evaluator(const DatasetSplit& split) {
+  return {device_, *store_, *model_, split, static_cast<std::uint64_t>(config_.train.seed)};
+}
+
+std::vector<double> LoadedRun::log_likelihood(const DatasetSplit& split, std::int64_t samples) {
+  if (samples < 1) {
+    throw Error(Status::usage, fmt::format("{} importance samples", samples), "--iw-samples",
+                "give a positive number");
+  }
+  return make_evaluator(split).log_likelihood(samples);
 }
 
 RowScores LoadedRun::score(const DatasetSplit& split) {
-  return Evaluator(device_, *store_, *model_, split, static_cast<std::uint64_t>(config_.train.seed))
-      .rows();
+  return make_evaluator(split).rows();
 }
 
 Tensor LoadedRun::sample(std::int64_t count, std::uint64_t seed) {

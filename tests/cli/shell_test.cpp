@@ -144,7 +144,7 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
       {{"eval"}, 2, "RUN is missing"},
       {{"eval", "nowhere"}, 3, "nowhere"},
       {{"eval", "x", "--z-samples", "0"}, 2, "(--z-samples)"},
-      {{"eval", "x", "--iw-samples", "5"}, 2, "not available"},
+      {{"eval", "x", "--iw-samples", "0"}, 2, "--iw-samples"},
       {{"sample"}, 2, "RUN is missing"},
       {{"sample", "x"}, 2, "--out is missing"},
       {{"sample", "x", "--out", "a.jpg"}, 2, "give X.png or X.npy"},

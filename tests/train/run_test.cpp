@@ -9,6 +9,7 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numbers>
 
 #include "cpu/cpu_device.h"
 #include "cuvae/error.h"
@@ -283,15 +284,94 @@ TEST_F(RunTest, ALoadedRunRepeatsTheReportedMetrics) {
   const auto device = make_cpu_device({.threads = 1});
   LoadedRun run(folder_ / "run", *device);
   const auto data = run.load_data("");
-  EXPECT_EQ(run.evaluate(*data->test).neg_elbo, report.test->neg_elbo);
+  EXPECT_EQ(run.evaluate(*data->test).metrics.neg_elbo, report.test->neg_elbo);
   const RowScores scores = run.score(*data->test);
   double sum = 0;
   for (std::size_t i = 0; i < scores.kl.size(); ++i) sum += scores.kl[i] + scores.reconstruction[i];
   EXPECT_NEAR(sum / 50, report.test->neg_elbo, 1e-9);
   // More latent samples: the same expectation, so close, but not the same number.
-  const double many = run.evaluate(*data->test, 8).neg_elbo;
+  const double many = run.evaluate(*data->test, 8).metrics.neg_elbo;
   EXPECT_NE(many, report.test->neg_elbo);
   EXPECT_NEAR(many, report.test->neg_elbo, 0.05 * many);
+}
+
+TEST_F(RunTest, ImportanceWeightingFindsTheIntegral) {
+  // With one latent, p(x) = integral of p(x|z) N(z; 0, 1) dz can be had by the trapezoidal rule.
+  config_.model.latent.size = 1;
+  config_.train.epochs = 20;
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const auto data = run.load_data("");
+  constexpr std::int64_t points = 4001;
+  constexpr double half = 8.0;
+  Tensor grid(DType::f32, Shape{points, 1});
+  for (std::int64_t i = 0; i < points; ++i) {
+    grid.as<float>()[static_cast<std::size_t>(i)] =
+        static_cast<float>(-half + 2 * half * static_cast<double>(i) / (points - 1));
+  }
+  const Tensor decoded = run.decode(grid);  // [points, 64], probabilities
+  const auto probability = decoded.as<float>();
+  const auto pixels = data->test->images->as<std::uint8_t>();
+  const std::vector<double> one = run.log_likelihood(*data->test, 1);
+  const std::vector<double> many = run.log_likelihood(*data->test, 2000);
+  const RowScores scores = run.score(*data->test);
+  double bound = 0;
+  double better = 0;
+  std::vector<double> errors;
+  for (std::size_t row = 0; row < 50; ++row) {
+    double integral = 0;  // relative to exp(largest), found first
+    double largest = -1e300;
+    std::vector<double> logs;
+    for (std::size_t i = 0; i < points; ++i) {
+      const double z = grid.as<float>()[i];
+      double log_joint = -0.5 * z * z - 0.5 * std::log(2 * std::numbers::pi);
+      for (std::size_t j = 0; j < 64; ++j) {
+        const double p = probability[i * 64 + j];
+        const double x = pixels[row * 64 + j] / 255.0;
+        log_joint += x * std::log(p) + (1 - x) * std::log1p(-p);
+      }
+      logs.push_back(log_joint);
+      largest = std::max(largest, log_joint);
+    }
+    for (const double log_joint : logs) integral += std::exp(log_joint - largest);
+    const double exact = largest + std::log(integral * 2 * half / (points - 1));
+    // Where q is far from the posterior the weights have a heavy tail: single rows stay low.
+    EXPECT_NEAR(many[row], exact, 0.5) << "row " << row;
+    errors.push_back(std::abs(many[row] - exact));
+    bound += one[row];
+    better += many[row];
+    EXPECT_GE(many[row], -(scores.reconstruction[row] + scores.kl[row]) - 10);
+  }
+  std::ranges::sort(errors);
+  EXPECT_LT(errors[errors.size() / 2], 0.02);
+  EXPECT_LT(errors[errors.size() * 9 / 10], 0.1);
+  EXPECT_GT(better, bound);
+  const Evaluation evaluation = run.evaluate(*data->test, 1, 2000);
+  EXPECT_NEAR(*evaluation.log_likelihood, better / 50, 1e-9);
+  EXPECT_GT(evaluation.log_likelihood_error, 0);
+  EXPECT_GT(*evaluation.log_likelihood, -evaluation.metrics.neg_elbo - 0.05);
+  EXPECT_EQ(failure([&] { (void)run.log_likelihood(*data->test, 0); }).status(), Status::usage);
+}
+
+TEST_F(RunTest, EvaluationNamesTheLikelihoodAndItsBits) {
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const auto data = run.load_data("");
+  const Evaluation grey = run.evaluate(*data->test);
+  EXPECT_EQ(grey.likelihood, "bernoulli (grey)");
+  EXPECT_FALSE(grey.bits_per_dim.has_value());
+  EXPECT_FALSE(grey.log_likelihood.has_value());
+  Tensor binary(DType::u8, data->test->images->shape());
+  const auto pixels = data->test->images->as<std::uint8_t>();
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    binary.as<std::uint8_t>()[i] = pixels[i] > 127 ? 255 : 0;
+  }
+  const DatasetSplit split{std::make_shared<const Tensor>(std::move(binary)), {}};
+  const Evaluation evaluation = run.evaluate(split);
+  EXPECT_EQ(evaluation.likelihood, "bernoulli");
+  EXPECT_NEAR(*evaluation.bits_per_dim, evaluation.metrics.neg_elbo / (64 * std::log(2.0)), 1e-12);
 }
 
 TEST_F(RunTest, SamplesDependOnTheSeedAndNotOnTheCount) {
