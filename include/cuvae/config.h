@@ -171,6 +171,9 @@ struct ConfigSources {
   // Looks up an environment variable; null where it is not set. Without a function the
   // environment is not asked.
   std::function<const char*(const char*)> environment;
+  // The names of all variables. One that begins as a section's keys do (CUVAE_TRAIN_), is not empty
+  // and is no key is an error, as an unknown key is.
+  std::vector<std::string> environment_names{};
 };
 
 // Merges all sources and validates. data.path becomes absolute: a file's counts from the file, any
@@ -181,6 +184,7 @@ struct ConfigSources {
 
 // The process's environment, for ConfigSources::environment.
 [[nodiscard]] const char* process_environment(const char* name);
+[[nodiscard]] std::vector<std::string> process_environment_names();
 
 // One TOML text over the defaults (or its own `preset`), as load_config() reads a file; `source`
 // names it in messages. data.path stays as written.

@@ -68,6 +68,7 @@ std::string version_text() {
   }
   std::vector<std::string> names;
   for (const CLI::Option* option : app.get_options()) {
+    if (option->get_group().empty()) continue;  // hidden
     for (const std::string& longname : option->get_lnames()) names.push_back("--" + longname);
   }
   const std::string guess = closest(name, names);

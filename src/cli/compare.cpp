@@ -132,8 +132,8 @@ Command compare_command() {
             flags.value("--export", options->export_folder, "FOLDER",
                         "write weights, batches, noise, losses and gradients of the steps "
                         "there, for another framework to repeat");
-            flags.value("--break-gradient", options->break_gradient, "NAME",
-                        "spoil this parameter's gradient, to see that the comparison fails");
+            // Spoils this parameter's gradient, to see that the comparison fails.
+            flags.hidden("--break-gradient", options->break_gradient);
             return [options](const Output& output) { return run_compare(*options, output); };
           }};
 }

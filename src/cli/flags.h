@@ -18,6 +18,8 @@ class Flags {
   // A name without dashes is a positional argument. `type` stands behind the name in the help. The
   // targets must outlive the parser; of a flag given twice the last value counts.
   CLI::Option* value(const char* name, std::string& target, const char* type, const char* help);
+  // A flag for tests: works, but no help and no "did you mean" names it.
+  void hidden(const char* name, std::string& target);
   void list(const char* name, std::vector<std::string>& target, const char* type, const char* help);
   void flag(const char* name, bool& target, const char* help);
 

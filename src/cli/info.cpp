@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -113,11 +114,21 @@ int config_info(const Options& options, const Output& output) {
 
   output.text(fmt::format("{}: {} parameters, input {}", config.name,
                           format_count(model.parameter_count()), size_text(input)));
+  std::size_t name_width = 0;
+  std::size_t shape_width = 0;
+  std::size_t count_width = 0;
+  for (const ParameterSpec& parameter : model.parameters()) {
+    for (const ParameterPart& part : parameter.parts) {
+      name_width = std::max(name_width, part.name.size());
+      shape_width = std::max(shape_width, part.shape.str().size());
+      count_width = std::max(count_width, format_count(part.shape.elements()).size());
+    }
+  }
   Json parameters = Json::array();
   for (const ParameterSpec& parameter : model.parameters()) {
     for (const ParameterPart& part : parameter.parts) {
-      output.text(fmt::format("  {:<22} {:>14} {:>12}", part.name, part.shape.str(),
-                              format_count(part.shape.elements())));
+      output.text(fmt::format("  {:<{}}  {:>{}}  {:>{}}", part.name, name_width, part.shape.str(),
+                              shape_width, format_count(part.shape.elements()), count_width));
       Json shape = Json::array();
       for (const std::int64_t dim : part.shape.dims()) shape.push_back(dim);
       parameters.push_back({{"name", part.name}, {"shape", shape}});

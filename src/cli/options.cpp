@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "cuvae/error.h"
+#include "device/registry.h"
 
 namespace cuvae::cli {
 
@@ -17,6 +18,10 @@ CLI::Option* Flags::value(const char* name, std::string& target, const char* typ
   // An empty text would make CLI11 print its own type name.
   option->option_text(*type != '\0' ? type : " ");
   return option;
+}
+
+void Flags::hidden(const char* name, std::string& target) {
+  app_.add_option(name, target)->group("");
 }
 
 void Flags::list(const char* name, std::vector<std::string>& target, const char* type,
@@ -74,6 +79,7 @@ Config ConfigFlags::load(const std::filesystem::path& instead) const {
   sources.preset = preset_;
   if (!has_source()) sources.file = instead;
   sources.environment = process_environment;
+  sources.environment_names = process_environment_names();
   for (const std::string& text : sets_) {
     const std::size_t equals = text.find('=');
     if (equals == std::string::npos || equals == 0) {
@@ -122,7 +128,7 @@ void announce_device(const RunConfig& run, const Device& device, const Output& o
   const DeviceInfo info = device.info();
   std::string line = fmt::format("device: {}, {}", info.name, info.model);
   if (info.name == "cpu") {
-    const std::string why = list_devices().no_gpu;
+    const std::string why = no_gpu_reason();
     if (!why.empty()) line += fmt::format(" (no GPU: {})", why);
   }
   output.log(line);

@@ -185,6 +185,17 @@ bool contains(const std::vector<std::string_view>& words, std::string_view word)
   return std::find(words.begin(), words.end(), word) != words.end();
 }
 
+// "CUVAE_TRAIN_" of "CUVAE_TRAIN_LR"; empty where the variable belongs to no section.
+std::string_view section_of_variable(std::string_view variable) {
+  for (const Key& key : keys()) {
+    const auto dot = key.path.find('.');
+    if (dot == std::string_view::npos) continue;
+    const std::string beginning = environment_name(key.path.substr(0, dot + 1));
+    if (variable.starts_with(beginning)) return variable.substr(0, beginning.size());
+  }
+  return {};
+}
+
 std::string_view last_part(std::string_view path) {
   const auto dot = path.rfind('.');
   return dot == std::string_view::npos ? path : path.substr(dot + 1);
@@ -473,6 +484,22 @@ std::string environment_name(std::string_view path) {
   return name;
 }
 
+void refuse_unknown_variable(std::string_view variable) {
+  const std::string_view section = section_of_variable(variable);
+  if (section.empty()) return;
+  std::vector<std::string> candidates;
+  for (const Key& key : keys()) {
+    const std::string name = environment_name(key.path);
+    if (name == variable) return;
+    // The common beginning would hide how far apart the rest is.
+    if (name.starts_with(section)) candidates.push_back(name.substr(section.size()));
+  }
+  const std::string guess = closest(variable.substr(section.size()), candidates);
+  throw Error(Status::usage, fmt::format("unknown variable `{}`", variable), "environment",
+              guess.empty() ? "unset it; `cuvae init` prints every key, CUVAE_TRAIN_LR is train.lr"
+                            : fmt::format("did you mean `{}{}`?", section, guess));
+}
+
 const std::vector<std::string_view>& activations() {
   static const std::vector<std::string_view> names = {
       "none", "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"};
@@ -498,12 +525,14 @@ void set_place(Places& places, std::string_view path, std::string_view where) {
 
 void validate(const Config& config, const Places& places) {
   for (const Key& key : keys()) validate_key(key, const_cast<Config&>(config), places);
-  if (config.data.scale == "standardise" && config.model.likelihood.type == "bernoulli") {
-    throw Error(
-        Status::usage,
-        "`data.scale` = \"standardise\" leaves [0, 1], which the bernoulli likelihood needs",
-        place_of(places, "data.scale"),
-        "use `data.scale` = \"unit\", or `model.likelihood.type` = \"gaussian\"");
+  if (config.data.scale != "unit" && config.model.likelihood.type == "bernoulli") {
+    // The likelihood would have no lower bound outside [0, 1]; bytes as they are reach 255.
+    const std::string where = place_of(places, "data.scale");
+    throw Error(Status::usage,
+                fmt::format("`data.scale` = {} leaves [0, 1], which the bernoulli likelihood needs",
+                            toml_string(config.data.scale)),
+                where.empty() ? place_of(places, "model.likelihood.type") : where,
+                "use `data.scale` = \"unit\", or `model.likelihood.type` = \"gaussian\"");
   }
 }
 

@@ -67,6 +67,10 @@ struct Key {
 
 [[nodiscard]] std::string environment_name(std::string_view path);  // "CUVAE_TRAIN_LR"
 
+// Error(usage) where it begins as a section's keys do, CUVAE_TRAIN_, and is none of them. Other
+// variables, also of other CUVAE_ beginnings, are not ours to judge.
+void refuse_unknown_variable(std::string_view variable);
+
 [[nodiscard]] const std::vector<std::string_view>& activations();
 
 // Where each key got its value; for a layer, "model.encoder.layers[0]". Keys that are missing here

@@ -3,6 +3,7 @@
 // mend what a file says.
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -418,6 +419,15 @@ const char* process_environment(const char* name) {
   return std::getenv(name);
 }
 
+std::vector<std::string> process_environment_names() {
+  std::vector<std::string> names;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    names.emplace_back(text.substr(0, text.find('=')));
+  }
+  return names;
+}
+
 Config load_config(const ConfigSources& sources) {
   Merger merger;
   toml::table table;
@@ -441,6 +451,10 @@ Config load_config(const ConfigSources& sources) {
     merger.apply(table, source);
   }
   if (sources.environment) {
+    for (const std::string& variable : sources.environment_names) {
+      const char* value = sources.environment(variable.c_str());
+      if (value != nullptr && *value != '\0') config::refuse_unknown_variable(variable);
+    }
     const auto from_environment = [&](const std::string& variable, std::string_view key) {
       const char* value = sources.environment(variable.c_str());
       if (value == nullptr || *value == '\0') return;

@@ -1,5 +1,7 @@
 // The devices of this machine by name: the only place that knows every backend.
 
+#include "device/registry.h"
+
 #include <fmt/format.h>
 
 #include <charconv>
@@ -50,10 +52,14 @@ std::unique_ptr<Device> open_device(std::string_view name, const DeviceOptions& 
               near.empty() ? "use auto, cpu, cuda or cuda:N" : "did you mean `" + near + "`?");
 }
 
+std::string no_gpu_reason() {
+  return cuda_unavailable_reason();
+}
+
 DeviceList list_devices() {
   DeviceList list;
   list.devices.push_back(make_cpu_device({})->info());
-  list.no_gpu = cuda_unavailable_reason();
+  list.no_gpu = no_gpu_reason();
   return list;
 }
 

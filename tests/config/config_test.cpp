@@ -103,7 +103,9 @@ const Row rows[] = {
     {"data.path", "\"some/where\"", nullptr},
     {"data.path", "\"\"", "is not valid"},
     {"data.path", "[]", "is an array"},
-    {"data.scale", "\"none\"", nullptr},
+    {"data.scale", "\"unit\"", nullptr},
+    {"data.scale", "\"none\"", "leaves [0, 1], which the bernoulli likelihood needs"},
+    {"data.scale", "\"standardise\"", "leaves [0, 1], which the bernoulli likelihood needs"},
     {"data.scale", "\"unti\"", "did you mean \"unit\"?"},
     {"data.scale", "1", "is an integer"},
     {"data.binarise", "\"none\"", nullptr},
@@ -509,6 +511,56 @@ TEST(Config, DeviceAndThreadsHaveShortVariables) {
                   "(environment CUVAE_THREADS)");
 }
 
+TEST(Config, MistypedVariablesAreErrors) {
+  std::map<std::string, std::string> variables;
+  const auto load = [&] {
+    ConfigSources sources;
+    sources.environment = [&](const char* name) -> const char* {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    };
+    for (const auto& [name, value] : variables) sources.environment_names.push_back(name);
+    return load_config(sources);
+  };
+  // Ours, empty, and those of others.
+  variables = {{"CUVAE_TRAIN_LR", "0.5"}, {"CUVAE_TRAIN_LRR", ""},   {"CUVAE_THREADS", "2"},
+               {"CUVAE_NAME", "n"},       {"CUVAE_BUILD_TYPE", "x"}, {"CUVAE_TRAINING", "x"},
+               {"TRAIN_LRR", "3"},        {"CUVAE_DEVICE", "cpu"}};
+  EXPECT_EQ(load().train.lr, 0.5);
+  const std::pair<const char*, const char*> mistyped[] = {
+      {"CUVAE_TRAIN_LRR", "did you mean `CUVAE_TRAIN_LR`?"},
+      {"CUVAE_TRAIN_BATCHSIZE", "did you mean `CUVAE_TRAIN_BATCH_SIZE`?"},
+      {"CUVAE_MODEL_LATENT_SISE", "did you mean `CUVAE_MODEL_LATENT_SIZE`?"},
+      {"CUVAE_DATA_PAHT", "did you mean `CUVAE_DATA_PATH`?"},
+      {"CUVAE_OBJECTIVE_BTEA", "did you mean `CUVAE_OBJECTIVE_BETA`?"},
+      {"CUVAE_RUN_DEVCE", "did you mean `CUVAE_RUN_DEVICE`?"},
+      {"CUVAE_RUN_ZZZZZZ", "unset it"},
+      {"CUVAE_TRAIN_", "unset it"},
+      {"CUVAE_TRAIN_lr", "did you mean `CUVAE_TRAIN_LR`?"},
+  };
+  for (const auto& [name, mend] : mistyped) {
+    SCOPED_TRACE(name);
+    variables = {{name, "1"}};
+    const std::string message = refusal([&] { (void)load(); });
+    expect_contains(message, std::string("unknown variable `") + name + "` (environment): ");
+    expect_contains(message, mend);
+  }
+}
+
+TEST(Config, EveryKeysVariableIsKnown) {
+  std::map<std::string, std::string> variables;
+  ConfigSources sources;
+  for (const ConfigKey& key : config_keys()) {
+    variables[key.environment] = key.default_value.empty() ? "[]" : key.default_value;
+    sources.environment_names.push_back(key.environment);
+  }
+  sources.environment = [&](const char* name) -> const char* {
+    const auto found = variables.find(name);
+    return found == variables.end() ? nullptr : found->second.c_str();
+  };
+  EXPECT_EQ(load_config(sources), with_absolute_data(Config{}));
+}
+
 TEST(Config, RelativeDataPathsCountFromTheFile) {
   const TempDir dir;
   ConfigSources sources;
@@ -580,6 +632,7 @@ TEST(Config, TomlRoundTripIsExact) {
   config.name = "odd";
   config.data.path = "a \"quoted\"\\path\n\tand \x7f more \xc3\xa9";
   config.data.scale = "none";
+  config.model.likelihood.type = "gaussian";
   config.model.latent.size = 1;
   config.model.likelihood.sigma = 0.1 + 0.2;
   config.model.encoder.layers = {
@@ -629,10 +682,13 @@ TEST(Config, ConfigsBuiltInCodeAreChecked) {
   config.data.path = "\xff\xfe";
   expect_contains(refusal([&] { validate(config); }), "`data.path`");
   config = {};
-  config.data.scale = "standardise";
-  expect_contains(refusal([&] { validate(config); }), "bernoulli");
-  config.model.likelihood.type = "gaussian";
-  validate(config);
+  for (const char* scale : {"standardise", "none"}) {
+    config = {};
+    config.data.scale = scale;
+    expect_contains(refusal([&] { validate(config); }), "bernoulli");
+    config.model.likelihood.type = "gaussian";
+    validate(config);
+  }
 }
 
 }  // namespace
