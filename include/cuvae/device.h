@@ -45,12 +45,17 @@ class Program {
   virtual ~Program() = default;
   [[nodiscard]] virtual const Graph& graph() const = 0;  // after fusion and lowering
   [[nodiscard]] virtual int steps() const = 0;
+  // How it runs: "eager", and with CUDA "graph" or "persistent".
+  [[nodiscard]] virtual std::string_view exec() const = 0;
+  // May return before the device has finished; read() and Store::read() wait.
   virtual void run() = 0;
   // Node by node, calling back after each (comparison, debugging). The callback may read() and
   // write() transient values of that step.
   virtual void run(const std::function<void(const TaskView&)>& observer) = 0;
   // A graph output (any value, where the program was compiled with keep_all), by its name.
   [[nodiscard]] virtual Tensor read(std::string_view value, int step = 0) const = 0;
+  // A graph output of every unrolled step at once: [steps, ...its shape].
+  [[nodiscard]] virtual Tensor read_steps(std::string_view value) const = 0;
   virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
   [[nodiscard]] virtual std::int64_t arena_bytes() const = 0;
   [[nodiscard]] virtual std::int64_t persistent_bytes() const = 0;
@@ -64,12 +69,16 @@ struct CompileOptions {
   bool fuse = true;
   bool reuse = true;
   bool keep_all = false;
+  std::string exec = "auto";       // auto | eager; with CUDA also graph | persistent
+  std::string precision = "fp32";  // with CUDA also tf32 | bf16
 };
 
 struct DeviceInfo {
   std::string name;     // "cpu", "cuda:0"
   std::string model;    // "AMD EPYC ... (x86-64-v4)", "NVIDIA H200"
   std::string details;  // threads, BLAS core, memory
+  // What bitwise repeatability holds within, beside the build: "cpu f32, OpenBLAS SkylakeX".
+  std::string numerics;
   DType real = DType::f32;
   int threads = 0;  // of a CPU
 };

@@ -91,10 +91,10 @@ class Graph {
   // Appends a node; `op` is a name of src/ops/ops.def. The operator's shape rule checks the inputs
   // and names the outputs: one output is called like the node, several "<node>.<slot name>".
   // A random operator gets the attribute `stream` (its ordinal among the random nodes) unless it
-  // is given; the next one counts on from the largest. An in-place update (adam) returns the next versions of what it updates.
-  // Errors: Error(usage, WHAT, "node `name` (op)", MEND): an unknown operator, a missing or extra
-  // input, wrong shapes or dtypes, a second update of the same persistent value, an update of a
-  // transient one, a stream that does not fit 16 bits.
+  // is given; the next one counts on from the largest. An in-place update (adam) returns the next
+  // versions of what it updates. Errors: Error(usage, WHAT, "node `name` (op)", MEND): an unknown
+  // operator, a missing or extra input, wrong shapes or dtypes, a second update of the same
+  // persistent value, an update of a transient one, a stream that does not fit 16 bits.
   std::vector<Value> add(std::string_view op, std::string name, std::vector<Value> inputs,
                          Attrs attrs = {});
   std::vector<Value> add(Op op, std::string name, std::vector<Value> inputs, Attrs attrs = {});
@@ -141,8 +141,8 @@ class Graph {
 // Appends the nodes that compute d(loss)/d(wrt) to the graph: reverse mode, each operator's own
 // rule. `loss` is a scalar. The gradient of a value named x is named "grad(x)" ("grad(x).2" where
 // that is taken; a gradient that is another value's gradient passed through keeps its name). A
-// value that the loss does not depend on gets no Value. Errors: Error(usage) where an operator on the way has no
-// gradient, or `loss` is not a scalar.
+// value that the loss does not depend on gets no Value. Errors: Error(usage) where an operator on
+// the way has no gradient, or `loss` is not a scalar.
 std::vector<Value> gradients(Graph& graph, Value loss, std::span<const Value> wrt);
 
 }  // namespace cuvae

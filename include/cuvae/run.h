@@ -33,7 +33,7 @@ struct EvaluationEvent {
   std::int64_t step = 0;
   Metrics train;
   std::optional<Metrics> test;
-  double seconds = 0;  // of training since the start of this process
+  double seconds = 0;  // of training, resumed parts included
 };
 
 struct TrainRunOptions {
@@ -64,7 +64,7 @@ struct TrainReport {
 
 // Trains. With `resume`, `config` may differ from the run's own only in train.epochs and [run];
 // anything else is Error(usage) naming the key. A run folder that was made and got no checkpoint
-// (an error before the first) is removed again.
+// (an error before the first) is removed again, and a run that it was to replace is put back.
 TrainReport train_run(const Config& config, const TrainRunOptions& options);
 
 // What `cuvae eval` tells of a split.

@@ -72,6 +72,7 @@ class Tensor {
   [[nodiscard]] DType dtype() const noexcept { return dtype_; }
   [[nodiscard]] const Shape& shape() const noexcept { return shape_; }
   [[nodiscard]] std::int64_t elements() const noexcept { return shape_.elements(); }
+  // Views do not outlive the tensor: never keep that of a temporary.
   [[nodiscard]] std::span<std::byte> bytes() noexcept { return bytes_; }
   [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return bytes_; }
 
@@ -86,6 +87,9 @@ class Tensor {
     require(dtype_of<T>());
     return {reinterpret_cast<const T*>(bytes_.data()), static_cast<std::size_t>(elements())};
   }
+
+  // Element `i` as a real. Throws Error(failed) beyond the end.
+  [[nodiscard]] double item(std::int64_t i = 0) const;
 
   // A copy in another dtype: f32 <-> f64 round or widen, i64 and u8 become reals. Other
   // conversions throw Error(failed).

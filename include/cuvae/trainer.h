@@ -54,6 +54,7 @@ class Evaluator {
   // The store holds the parameters. `split` outlives the evaluator.
   Evaluator(Device& device, Store& store, const Model& model, const DatasetSplit& split,
             std::uint64_t seed, const CompileOptions& options = {});
+  // Throws Error(diverged) where a score is not finite.
   [[nodiscard]] RowScores rows(std::int64_t sample = 0);
   // log p(x) of each row by importance weighting (Burda, Grosse and Salakhutdinov, "Importance
   // Weighted Autoencoders", 2016): log(1/K sum_k p(x, z_k) / q(z_k|x)), z_k the latent samples
@@ -88,8 +89,11 @@ class Trainer {
   // Builds, plans and compiles; weights are drawn from train.seed. The dataset must have a training
   // split. Throws Error(usage) where the batch is larger than the data, Error(device) out of
   // memory.
+  // Throws Error(usage) for a configuration that validate() refuses.
   Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
           const TrainerOptions& options = {});
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
 
   [[nodiscard]] std::int64_t steps_per_epoch() const noexcept { return steps_per_epoch_; }
   [[nodiscard]] std::int64_t step() const noexcept { return step_; }
@@ -110,18 +114,24 @@ class Trainer {
   // Averages over the steps of the current epoch (weighted by their rows); after its last step they
   // stand until the next epoch's first.
   [[nodiscard]] Metrics epoch_metrics() const;
-  // On the test split; nothing where there is none.
+  // On the test split; nothing where there is none. Throws Error(diverged) for figures that are
+  // not finite.
   [[nodiscard]] std::optional<Metrics> evaluate_test();
 
-  // The weights, named as in files.
-  [[nodiscard]] std::vector<NamedTensor> weights() const { return model_.save(*store_); }
+  // The weights, named as in files. Throws Error(diverged) where one is not finite.
+  [[nodiscard]] std::vector<NamedTensor> weights() const;
   // Everything that training goes on from: parameters, moments, counters, sums of the epoch.
+  // Throws Error(diverged) where a parameter or moment is not finite.
   [[nodiscard]] TensorFile checkpoint() const;
+  // How this trainer computes: what a checkpoint's bitwise continuation depends on.
+  [[nodiscard]] std::string execution() const;
   // Throws Error(input) naming `where` if it does not fit this model and dataset.
   void restore(const TensorFile& file, std::string_view where);
 
  private:
   void prepare(std::int64_t rows);
+  [[noreturn]] void diverged(const std::string& what) const;
+  void require_finite_state(const std::vector<NamedTensor>& tensors) const;
   Config config_;
   std::shared_ptr<const Dataset> dataset_;
   Device& device_;

@@ -48,8 +48,12 @@ std::string_view name_of(DType dtype) noexcept {
   return "?";
 }
 
-Shape::Shape(std::initializer_list<std::int64_t> dims) { set({dims.begin(), dims.size()}); }
-Shape::Shape(std::span<const std::int64_t> dims) { set(dims); }
+Shape::Shape(std::initializer_list<std::int64_t> dims) {
+  set({dims.begin(), dims.size()});
+}
+Shape::Shape(std::span<const std::int64_t> dims) {
+  set(dims);
+}
 
 void Shape::set(std::span<const std::int64_t> dims) {
   if (dims.size() > static_cast<std::size_t>(max_rank)) {
@@ -91,8 +95,8 @@ Tensor::Tensor(DType dtype, Shape shape)
 
 void Tensor::assign(const void* data, std::size_t size) {
   if (size != bytes_.size()) {
-    throw Error(Status::failed, "a tensor of shape " + shape_.str() + " given " +
-                                    std::to_string(size) + " bytes");
+    throw Error(Status::failed,
+                "a tensor of shape " + shape_.str() + " given " + std::to_string(size) + " bytes");
   }
   if (size > 0) std::memcpy(bytes_.data(), data, size);
 }
@@ -102,6 +106,21 @@ void Tensor::require(DType dtype) const {
     throw Error(Status::failed, "a tensor of " + std::string(name_of(dtype_)) + " read as " +
                                     std::string(name_of(dtype)));
   }
+}
+
+double Tensor::item(std::int64_t i) const {
+  if (i < 0 || i >= elements()) {
+    throw Error(Status::failed,
+                "element " + std::to_string(i) + " of a tensor of shape " + shape_.str());
+  }
+  const auto index = static_cast<std::size_t>(i);
+  switch (dtype_) {
+    case DType::f32: return static_cast<double>(as<float>()[index]);
+    case DType::f64: return as<double>()[index];
+    case DType::u8: return as<std::uint8_t>()[index];
+    case DType::i64: return static_cast<double>(as<std::int64_t>()[index]);
+  }
+  return 0;
 }
 
 Tensor Tensor::to(DType dtype) const {

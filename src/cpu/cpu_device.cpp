@@ -38,6 +38,8 @@ class CpuDevice final : public Device {
             .details = fmt::format("{} thread{}, {} loops, OpenBLAS {}{}", team_.threads(),
                                    team_.threads() == 1 ? "" : "s", isa, cpu::blas_core_type(),
                                    real_ == DType::f64 ? ", double" : ""),
+            .numerics =
+                fmt::format("cpu {}, OpenBLAS {}", name_of(real_), cpu::blas_core_type()),
             .real = real_,
             .threads = team_.threads()};
   }
@@ -50,7 +52,15 @@ class CpuDevice final : public Device {
                                                  const CompileOptions& options) override {
     auto* host = dynamic_cast<HostStore*>(&store);
     if (!host) throw Error(Status::usage, "a program on a store of another device", "cpu");
-    Graph chosen = options.fuse ? fuse(graph).graph : graph;
+    if (options.exec != "auto" && options.exec != "eager")
+      throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec), "run.exec",
+                  "use auto or eager");
+    if (options.precision != "fp32")
+      throw Error(Status::usage, fmt::format("run.precision = {} on the CPU", options.precision),
+                  "run.precision", "use fp32");
+    // What nobody reads must not stand in the way of a fusion.
+    Graph chosen = options.keep_all ? graph : prune(graph).graph;
+    if (options.fuse) chosen = fuse(chosen).graph;
     chosen = lower(chosen, cpu_supports).graph;
     if (!options.keep_all) chosen = prune(chosen).graph;
     for (const Node& node : chosen.nodes())

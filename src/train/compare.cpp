@@ -305,6 +305,7 @@ void run_freely(const Config& config, const std::shared_ptr<const Dataset>& data
 
 CompareReport compare(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
                       Device& reference, const CompareOptions& options) {
+  validate(config);
   if (options.steps < 1) {
     throw Error(Status::usage, "nothing to compare in " + format_count(options.steps) + " steps",
                 "compare", "ask for at least one");

@@ -20,10 +20,15 @@ void copy_rows(const Tensor& from, Tensor& to, std::int64_t first_row) {
               rows.bytes().data(), rows.bytes().size());
 }
 
-void append(std::vector<double>& values, const Tensor& tensor) {
-  const Tensor reals = tensor.to(DType::f64);
-  const auto span = reals.as<double>();
-  values.insert(values.end(), span.begin(), span.end());
+void append_finite(std::vector<double>& values, const Tensor& tensor) {
+  for (std::int64_t i = 0; i < tensor.elements(); ++i) {
+    const double value = tensor.item(i);
+    if (!std::isfinite(value)) {
+      throw Error(Status::diverged, "the model's scores are not finite", "evaluation",
+                  "train again with a lower train.lr");
+    }
+    values.push_back(value);
+  }
 }
 
 }  // namespace
@@ -61,8 +66,8 @@ RowScores Evaluator::rows(std::int64_t sample) {
   store_.bind(store_name::eval_data(rows), split_.images);
   for (std::int64_t position = 0; position < rows; position += batch_) {
     const Program& program = run_batch(position, sample);
-    append(scores.reconstruction, program.read("nll_rows"));
-    append(scores.kl, program.read("kl_rows"));
+    append_finite(scores.reconstruction, program.read("nll_rows"));
+    append_finite(scores.kl, program.read("kl_rows"));
     copy_rows(program.read("mean"), scores.mean, position);
     copy_rows(program.read("logvar"), scores.logvar, position);
   }

@@ -39,6 +39,16 @@ Tensor take_rows(const Tensor& whole, std::int64_t first, std::int64_t count) {
   return part;
 }
 
+// Finite weights can still overflow on the way.
+void require_finite_values(const Tensor& values) {
+  for (const float value : values.as<float>()) {
+    if (!std::isfinite(value)) {
+      throw Error(Status::diverged, "the decoder's output is not finite", "decoder",
+                  "train again with a lower train.lr");
+    }
+  }
+}
+
 // True where every value is 0 or 1 once scaled: then a Bernoulli likelihood is one.
 bool is_binary(const DatasetSplit& split, const InputSpec& input) {
   std::array<bool, 256> seen{};
@@ -226,6 +236,7 @@ Tensor LoadedRun::decode(const Tensor& latents) {
     program->run();
     put_rows(decoded, program->read("decoded"), first);
   }
+  require_finite_values(decoded);
   return decoded;
 }
 
@@ -260,6 +271,7 @@ LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,
     put_rows(result.original, program->read("x"), first);
     put_rows(result.reconstruction, program->read("reconstruction"), first);
   }
+  require_finite_values(result.reconstruction);
   return result;
 }
 
@@ -281,22 +293,15 @@ RunSummary summarise_run(const fs::path& run) {
     const std::string text = read_file(folder.metrics(), std::uint64_t{1} << 30);
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = std::min(text.find('\n', begin), text.size());
-      const auto line = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
+      const auto json = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
       begin = end + 1;
-      if (!line.is_object()) continue;
-      Metrics metrics;
-      metrics.n = line.value("n", std::int64_t{0});
-      metrics.loss = line.value("loss", 0.0);
-      metrics.neg_elbo = line.value("neg_elbo", 0.0);
-      metrics.reconstruction = line.value("reconstruction", 0.0);
-      metrics.kl = line.value("kl", 0.0);
-      summary.epochs_done = line.value("epoch", std::int64_t{0});
-      summary.steps_done = line.value("step", std::int64_t{0});
-      (line.value("split", std::string()) == "test" ? summary.test : summary.train) = metrics;
+      const MetricsLine line = parse_metrics_line(json, folder.metrics().string());
+      summary.epochs_done = line.epoch;
+      summary.steps_done = line.step;
+      (line.split == "test" ? summary.test : summary.train) = line.metrics;
     }
   }
-  for (const fs::path& path : {folder.config(), folder.environment(), folder.model(), folder.last(),
-                               folder.metrics(), folder.samples(), folder.reconstructions()}) {
+  for (const fs::path& path : folder.files()) {
     if (fs::exists(path, error)) summary.files.push_back(fs::relative(path, folder.path).string());
   }
   return summary;

@@ -79,12 +79,24 @@ bool RunFolder::is_run() const {
   return fs::is_regular_file(config(), error);
 }
 
-void RunFolder::clear() const {
+std::vector<fs::path> RunFolder::files() const {
+  std::vector<fs::path> files = {last(),        model(), metrics(), samples(), reconstructions(),
+                                 environment(), config()};
   std::error_code error;
-  for (const fs::path& file : {last(), checkpoints(), model(), metrics(), samples(),
-                               reconstructions(), environment(), config()}) {
-    fs::remove(file, error);  // what is not there, or a folder with foreign files, stays
+  for (const fs::path& folder : {path, checkpoints()}) {
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      if (name.starts_with(".cuvae-") && name.ends_with(".tmp")) files.push_back(entry->path());
+    }
   }
+  return files;
+}
+
+void RunFolder::clear() const {
+  std::error_code error;  // what is not there, or a folder with foreign files, stays
+  for (const fs::path& file : files()) fs::remove(file, error);
+  fs::remove(checkpoints(), error);
 }
 
 fs::path default_run_path(const std::string& name) {
@@ -149,6 +161,25 @@ Model model_of(const TensorFile& file) {
   } catch (const Error& error) {
     throw Error(Status::input, std::string("a damaged `config` in the metadata: ") + error.what(),
                 file.source, "restore the file or train again");
+  }
+}
+
+MetricsLine parse_metrics_line(const nlohmann::json& line, std::string_view where) {
+  try {
+    MetricsLine parsed;
+    line.at("epoch").get_to(parsed.epoch);
+    line.at("step").get_to(parsed.step);
+    line.at("split").get_to(parsed.split);
+    line.at("n").get_to(parsed.metrics.n);
+    line.at("loss").get_to(parsed.metrics.loss);
+    line.at("neg_elbo").get_to(parsed.metrics.neg_elbo);
+    line.at("reconstruction").get_to(parsed.metrics.reconstruction);
+    line.at("kl").get_to(parsed.metrics.kl);
+    line.at("seconds").get_to(parsed.seconds);
+    return parsed;
+  } catch (const nlohmann::json::exception&) {
+    throw Error(Status::input, "a line that is no metrics of cuvae: " + printable(line.dump()),
+                where, "remove that line or restore the file");
   }
 }
 

@@ -2,7 +2,10 @@
 // The files of a run folder: their names, and what is written into them.
 
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "cuvae/config.h"
 #include "cuvae/dataset.h"
@@ -31,7 +34,9 @@ struct RunFolder {
   [[nodiscard]] bool empty() const;
   // Something of ours: it has a config.toml of this schema.
   [[nodiscard]] bool is_run() const;
-  // Removes the files named above and nothing else.
+  // The files named above, and what a killed process left of writing them.
+  [[nodiscard]] std::vector<std::filesystem::path> files() const;
+  // Removes those files, and checkpoints/ where it is empty then.
   void clear() const;
 };
 
@@ -49,6 +54,16 @@ struct RunFolder {
 [[nodiscard]] TensorFile model_file(const Model& model, std::vector<NamedTensor> weights);
 // The model that such a file describes; Error(input).
 [[nodiscard]] Model model_of(const TensorFile& file);
+
+// One line of metrics.jsonl as it was written. Error(input) naming `where` for anything else.
+struct MetricsLine {
+  std::int64_t epoch = 0;
+  std::int64_t step = 0;
+  std::string split;
+  Metrics metrics;
+  double seconds = 0;
+};
+[[nodiscard]] MetricsLine parse_metrics_line(const nlohmann::json& line, std::string_view where);
 
 // One object of metrics.jsonl.
 [[nodiscard]] std::string metrics_line(std::int64_t epoch, std::int64_t step,

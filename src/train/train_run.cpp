@@ -44,10 +44,11 @@ void require_same(const Config& config, const RunFolder& folder) {
   }
 }
 
-// Makes a run folder and, unless it is kept, takes away what it made.
+// Until it is kept, a fresh run can be undone: what it made is removed again, and a run that it
+// replaces stands aside in a folder within.
 class FreshFolder {
  public:
-  explicit FreshFolder(RunFolder folder) : folder_(std::move(folder)) {
+  FreshFolder(RunFolder folder, bool replace) : folder_(std::move(folder)) {
     std::error_code error;
     for (fs::path path = fs::absolute(folder_.path); !fs::exists(path, error);
          path = path.parent_path()) {
@@ -55,6 +56,7 @@ class FreshFolder {
       if (path == path.parent_path()) break;
     }
     try {
+      if (replace) set_aside();
       create_folder(folder_.checkpoints());
     } catch (...) {
       discard();
@@ -66,18 +68,46 @@ class FreshFolder {
   ~FreshFolder() {
     if (!kept_) discard();
   }
-  void keep() noexcept { kept_ = true; }
+  void keep() noexcept {
+    kept_ = true;
+    std::error_code error;
+    if (!aside_.empty()) fs::remove_all(aside_, error);
+    aside_.clear();
+  }
 
  private:
+  void set_aside() {
+    const fs::path aside = folder_.path / ".replaced";
+    std::error_code error;
+    fs::remove_all(aside, error);
+    create_folder(aside);
+    aside_ = aside;
+    for (const fs::path& file : folder_.files()) {
+      if (!fs::exists(file, error)) continue;
+      fs::rename(file, aside / file.filename(), error);
+      if (error) {
+        throw Error(Status::failed, "cannot set the old run aside: " + error.message(),
+                    file.string(), "make the folder writable or choose another --out");
+      }
+      moved_.push_back(file);
+    }
+  }
   void discard() noexcept {
+    std::error_code error;
     try {
       folder_.clear();
+      if (!aside_.empty()) {
+        fs::create_directories(folder_.checkpoints(), error);
+        for (const fs::path& file : moved_) fs::rename(aside_ / file.filename(), file, error);
+        fs::remove_all(aside_, error);
+      }
     } catch (...) {  // a destructor must not throw; what stays is named by the first error
     }
-    std::error_code error;
     for (const fs::path& path : made_) fs::remove(path, error);  // innermost first
   }
   RunFolder folder_;
+  fs::path aside_;               // the old run; empty: none
+  std::vector<fs::path> moved_;  // its files, where they stood
   std::vector<fs::path> made_;
   bool kept_ = false;
 };
@@ -99,10 +129,19 @@ class TrainRun {
     device_ = open_device(config_.run.device,
                           {.threads = static_cast<int>(config_.run.threads), .real = DType::f32});
     dataset_ = std::make_shared<const Dataset>(load_dataset(config_.data.path));
-    trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_,
-                                         TrainerOptions{.compile = options_.compile});
+    TrainerOptions trainer_options{.compile = options_.compile};
+    trainer_options.compile.exec = config_.run.exec;
+    trainer_options.compile.precision = config_.run.precision;
+    trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, trainer_options);
     if (!fresh) {
       trainer_->restore(checkpoint, folder_.last().string());
+      const std::string before = checkpoint.metadata.at("execution");
+      if (before != trainer_->execution() && options_.on_message) {
+        options_.on_message(
+            fmt::format("note: the checkpoint was made by [{}], this goes on by [{}]: equal "
+                        "within rounding, not bit for bit",
+                        before, trainer_->execution()));
+      }
       if (trainer_->step() > total_steps()) {
         throw Error(Status::usage,
                     fmt::format("train.epochs = {}, but the run has done {}", config_.train.epochs,
@@ -112,15 +151,17 @@ class TrainRun {
     }
     announce();
 
-    if (fresh && options_.overwrite) folder_.clear();
-    FreshFolder made(folder_);
+    FreshFolder made(folder_, fresh && options_.overwrite);
     if (!fresh) made.keep();
     write_file(folder_.config(), config_text(config_, *dataset_));
     write_file(folder_.environment(), environment_text(config_, *dataset_, *device_));
     metrics_ = std::make_unique<JsonLines>(folder_.metrics());
     const std::int64_t seen = trainer_->step();
-    metrics_->truncate_after([seen](const nlohmann::json& line) {
-      return !line.is_object() || line.value("step", std::int64_t{0}) > seen;
+    const std::string where = folder_.metrics().string();
+    metrics_->truncate_after([&](const nlohmann::json& json) {
+      const MetricsLine line = parse_metrics_line(json, where);
+      if (line.step <= seen) seconds_before_ = line.seconds;
+      return line.step > seen;
     });
 
     TrainReport report = loop(made);
@@ -175,7 +216,7 @@ class TrainRun {
     TrainReport report;
     report.run = folder_.path;
     report.device = device_->info().name;
-    report.exec = "eager";
+    report.exec = trainer_->program().exec();
     const std::int64_t first = trainer_->step();
     std::int64_t samples = 0;
     double seconds = 0;
@@ -238,12 +279,12 @@ class TrainRun {
     event.step = trainer_->step();
     event.train = trainer_->epoch_metrics();
     event.test = trainer_->evaluate_test();
-    event.seconds = seconds;
+    event.seconds = seconds_before_ + seconds;
     test_ = event.test;
     test_step_ = event.step;
     const auto write = [&](const std::string& split, const Metrics& metrics) {
       metrics_->append(metrics_line(epoch, event.step, split, metrics, config_.objective.beta,
-                                    config_.train.lr, seconds));
+                                    config_.train.lr, event.seconds));
     };
     write("train", event.train);
     if (event.test) write("test", *event.test);
@@ -264,6 +305,7 @@ class TrainRun {
   std::unique_ptr<JsonLines> metrics_;
   std::optional<Metrics> test_;
   std::int64_t test_step_ = -1;
+  double seconds_before_ = 0;  // of training, in the processes before a resume
 };
 
 }  // namespace

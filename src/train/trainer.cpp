@@ -132,6 +132,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
       model_(config.model, input_spec(*dataset_, config.data)),
       store_(device.make_store()),
       batch_(config.train.batch_size) {
+  validate(config);
   if (!dataset_->train) {
     throw Error(Status::input, "the data has no training split", dataset_->path.string(),
                 "give a folder with train-images-idx3-ubyte[.gz]");
@@ -203,12 +204,17 @@ void Trainer::prepare(std::int64_t rows) {
   store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
 }
 
+[[noreturn]] void Trainer::diverged(const std::string& what) const {
+  throw Error(Status::diverged, what, "training",
+              fmt::format("lower train.lr (now {})", config_.train.lr));
+}
+
 std::vector<StepResult> Trainer::run(std::int64_t steps) {
-  if (step_ % steps_per_epoch_ == 0) sums_ = {};
-  const std::int64_t end =
-      std::min(step_ + steps, (step_ / steps_per_epoch_ + 1) * steps_per_epoch_);
-  const std::int64_t full_end =
-      (step_ / steps_per_epoch_ + 1) * steps_per_epoch_ - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t epoch = step_ / steps_per_epoch_;
+  const std::int64_t epoch_end = (epoch + 1) * steps_per_epoch_;
+  const std::int64_t full_end = epoch_end - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t end = step_ + std::clamp<std::int64_t>(steps, 0, epoch_end - step_);
+  if (step_ < end && step_ % steps_per_epoch_ == 0) sums_ = {};
   std::vector<StepResult> results;
   while (step_ < end) {
     const std::int64_t left = std::min(end, full_end) - step_;
@@ -218,21 +224,19 @@ std::vector<StepResult> Trainer::run(std::int64_t steps) {
     const std::int64_t batch = left <= 0 ? last_rows_ : batch_;
     prepare(batch * program.steps());
     program.run();
+    const Tensor loss = program.read_steps("loss");                      // [steps]
+    const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
+    const Tensor kl = program.read_steps("kl");                          // [steps]
     for (int s = 0; s < program.steps(); ++s) {
-      const auto read = [&](const char* name) {
-        return program.read(name, s).to(DType::f64).as<double>()[0];
-      };
-      StepResult result{.step = step_,
-                        .epoch = step_ / steps_per_epoch_,
-                        .n = batch,
-                        .loss = read("loss"),
-                        .reconstruction = read("reconstruction"),
-                        .kl = read("kl")};
+      const StepResult result{.step = step_,
+                              .epoch = epoch,
+                              .n = batch,
+                              .loss = loss.item(s),
+                              .reconstruction = reconstruction.item(s),
+                              .kl = kl.item(s)};
       if (!std::isfinite(result.loss)) {
-        throw Error(Status::diverged,
-                    "the loss is not finite at step " + format_count(step_ + 1) + " (epoch " +
-                        std::to_string(result.epoch + 1) + ")",
-                    "training", "lower train.lr (now " + fmt::format("{}", config_.train.lr) + ")");
+        diverged(fmt::format("the loss is not finite at step {} (epoch {})",
+                             format_count(step_ + 1), epoch + 1));
       }
       const auto n = static_cast<double>(batch);
       sums_.n += batch;
@@ -244,6 +248,28 @@ std::vector<StepResult> Trainer::run(std::int64_t steps) {
     }
   }
   return results;
+}
+
+// The loss of a step is that of the weights before it, so the last update has to be looked at.
+void Trainer::require_finite_state(const std::vector<NamedTensor>& tensors) const {
+  for (const NamedTensor& named : tensors) {
+    for (std::int64_t i = 0; i < named.tensor.elements(); ++i) {
+      if (!std::isfinite(named.tensor.item(i))) {
+        diverged(fmt::format("`{}` is not finite after step {}", named.name, format_count(step_)));
+      }
+    }
+  }
+}
+
+std::vector<NamedTensor> Trainer::weights() const {
+  std::vector<NamedTensor> tensors = model_.save(*store_);
+  require_finite_state(tensors);
+  return tensors;
+}
+
+std::string Trainer::execution() const {
+  return fmt::format("{}, {}{}", device_.info().numerics, program_->exec(),
+                     options_.compile.fuse ? "" : ", unfused");
 }
 
 Metrics Trainer::epoch_metrics() const {
@@ -260,7 +286,12 @@ Metrics Trainer::epoch_metrics() const {
 
 std::optional<Metrics> Trainer::evaluate_test() {
   if (!test_) return std::nullopt;
-  return test_->metrics(config_.objective.beta);
+  try {
+    return test_->metrics(config_.objective.beta);
+  } catch (const Error& error) {
+    if (error.status() != Status::diverged) throw;
+    diverged(fmt::format("the test figures are not finite after step {}", format_count(step_)));
+  }
 }
 
 TensorFile Trainer::checkpoint() const {
@@ -270,7 +301,9 @@ TensorFile Trainer::checkpoint() const {
       file.tensors.push_back(std::move(named));
     }
   }
+  require_finite_state(file.tensors);
   file.metadata = {{checkpoint_format, "1"},
+                   {"execution", execution()},
                    {"step", std::to_string(step_)},
                    {"steps_per_epoch", std::to_string(steps_per_epoch_)},
                    {"seed", std::to_string(config_.train.seed)},
@@ -293,6 +326,7 @@ void Trainer::restore(const TensorFile& file, std::string_view where) {
                     " steps an epoch, now there are " + std::to_string(steps_per_epoch_));
   }
   if (metadata.integer("seed") != config_.train.seed) metadata.refuse("has another train.seed");
+  (void)metadata.text("execution");
   if (metadata.text("data.sha256") != dataset_->sha256) {
     metadata.refuse("was made with other data (SHA-256 " + metadata.text("data.sha256") + ")");
   }

@@ -189,6 +189,10 @@ class FaultyProgram final : public Program {
       : right_(std::move(right)), fault_(fault), factor_(factor) {}
   [[nodiscard]] const Graph& graph() const override { return right_->graph(); }
   [[nodiscard]] int steps() const override { return right_->steps(); }
+  [[nodiscard]] std::string_view exec() const override { return right_->exec(); }
+  [[nodiscard]] Tensor read_steps(std::string_view value) const override {
+    return right_->read_steps(value);
+  }
   void run() override { right_->run(); }
   void run(const std::function<void(const TaskView&)>& observer) override { right_->run(observer); }
   [[nodiscard]] Tensor read(std::string_view value, int step) const override {

@@ -132,8 +132,11 @@ TEST_F(RunTest, ResumedEqualsUninterrupted) {
   const auto without_times = [&](const std::string& path) {
     std::ifstream file(folder_ / path);
     std::string text;
+    double seconds = 0;
     for (std::string line; std::getline(file, line);) {
       auto json = nlohmann::json::parse(line);
+      EXPECT_GE(json.at("seconds").get<double>(), seconds);  // goes on where it was
+      seconds = json.at("seconds");
       json.erase("seconds");
       text += json.dump() + "\n";
     }
@@ -231,6 +234,61 @@ TEST_F(RunTest, ADivergedRunLeavesNoFolder) {
   config_.train.lr = 1e30;
   EXPECT_EQ(failure([&] { train_run(config_, to("deep/run")); }).status(), Status::diverged);
   EXPECT_FALSE(fs::exists(folder_ / "deep"));
+}
+
+TEST_F(RunTest, DivergingInTheOnlyStepLeavesNoFolder) {
+  config_.train.lr = 1e30;
+  config_.train.batch_size = 200;
+  config_.train.epochs = 1;
+  EXPECT_EQ(failure([&] { train_run(config_, to("run")); }).status(), Status::diverged);
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(RunTest, ARunThatDivergesPutsTheReplacedOneBack) {
+  train_run(config_, to("run"));
+  std::vector<std::pair<std::string, std::string>> before;
+  for (const std::string& name : summarise_run(folder_ / "run").files) {
+    before.emplace_back(name, bytes("run/" + name));
+  }
+  config_.train.lr = 1e30;
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::diverged);
+  for (const auto& [name, content] : before) EXPECT_EQ(bytes("run/" + name), content) << name;
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "run"), {}), 7);
+}
+
+TEST_F(RunTest, ADamagedMetricsFileIsStatusThree) {
+  train_run(config_, to("run"));
+  std::ofstream(folder_ / "run/metrics.jsonl", std::ios::app) << "{\"epoch\":1,\"step\":\"x\"}\n";
+  EXPECT_EQ(failure([&] { (void)summarise_run(folder_ / "run"); }).status(), Status::input);
+  config_.train.epochs = 3;
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::input);
+}
+
+TEST_F(RunTest, ResumingByOtherMeansSaysSo) {
+  train_run(config_, to("run"));
+  config_.train.epochs = 3;
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  options.compile.fuse = false;
+  std::string messages;
+  options.on_message = [&](const std::string& line) { messages += line + "\n"; };
+  train_run(config_, options);
+  EXPECT_NE(messages.find("not bit for bit"), std::string::npos) << messages;
+}
+
+TEST_F(RunTest, LeftoversOfAKilledProcessAreCleared) {
+  train_run(config_, to("run"));
+  std::ofstream(folder_ / "run/.cuvae-123-1.tmp") << "half";
+  std::ofstream(folder_ / "run/checkpoints/.cuvae-123-2.tmp") << "half";
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  train_run(config_, options);
+  EXPECT_FALSE(fs::exists(folder_ / "run/.cuvae-123-1.tmp"));
+  EXPECT_FALSE(fs::exists(folder_ / "run/checkpoints/.cuvae-123-2.tmp"));
 }
 
 TEST_F(RunTest, AFailureBeforeTrainingLeavesNoFolder) {

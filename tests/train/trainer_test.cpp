@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "cpu/cpu_device.h"
 #include "cuvae/error.h"
@@ -220,6 +221,56 @@ TEST_F(TrainerTest, DivergingIsStatusFive) {
   const Error error = failure([&] { run(*trainer, 24); });
   EXPECT_EQ(error.status(), Status::diverged);
   EXPECT_NE(std::string(error.what()).find("train.lr"), std::string::npos) << error.what();
+}
+
+TEST_F(TrainerTest, DivergingInTheLastStepIsNoticed) {
+  Config config = small_config();
+  config.train.batch_size = 200;  // one step an epoch: its loss is that of the initial weights
+  config.train.lr = 1e30;
+  const auto trainer = make(config);
+  EXPECT_EQ(trainer->run(1).size(), 1U);
+  EXPECT_EQ(failure([&] { (void)trainer->evaluate_test(); }).status(), Status::diverged);
+}
+
+TEST_F(TrainerTest, WeightsThatAreNotFiniteAreNotGivenOut) {
+  const auto trainer = make(small_config());
+  Tensor bias(DType::f32, Shape{24});
+  bias.as<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+  trainer->store().write("encoder.0.bias", bias);
+  EXPECT_EQ(failure([&] { (void)trainer->weights(); }).status(), Status::diverged);
+  EXPECT_EQ(failure([&] { (void)trainer->checkpoint(); }).status(), Status::diverged);
+}
+
+TEST_F(TrainerTest, AnyNumberOfStepsCanBeAskedFor) {
+  const auto trainer = make(small_config());
+  (void)trainer->run(1);
+  EXPECT_EQ(trainer->run(std::numeric_limits<std::int64_t>::max()).size(), 11U);
+  const double loss = trainer->epoch_metrics().loss;
+  EXPECT_TRUE(trainer->run(0).empty());
+  EXPECT_TRUE(trainer->run(-5).empty());
+  EXPECT_EQ(trainer->epoch_metrics().loss, loss);  // the finished epoch's figures stand
+}
+
+TEST_F(TrainerTest, RefusesWhatTheConfigurationFileWouldNotTake) {
+  const auto refuse = [&](auto change) {
+    Config config = small_config();
+    change(config);
+    EXPECT_EQ(failure([&] { (void)make(config); }).status(), Status::usage);
+  };
+  refuse([](Config& c) { c.train.batch_size = 0; });
+  refuse([](Config& c) { c.train.clip_norm = 1e-9; });
+  refuse([](Config& c) { c.train.optimizer.type = "sgd"; });
+  refuse([](Config& c) { c.data.binarise = "dynamic"; });
+  refuse([](Config& c) { c.objective.samples = 7; });
+}
+
+TEST_F(TrainerTest, OtherExecutorsAndPrecisionsAreRefusedOnTheCpu) {
+  TrainerOptions options;
+  options.compile.exec = "graph";
+  EXPECT_EQ(failure([&] { (void)make(small_config(), options); }).status(), Status::usage);
+  options.compile.exec = "eager";
+  options.compile.precision = "tf32";
+  EXPECT_EQ(failure([&] { (void)make(small_config(), options); }).status(), Status::usage);
 }
 
 TEST_F(TrainerTest, ABatchLargerThanTheDataIsRefused) {
