@@ -41,12 +41,15 @@ install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/cuvae"
 install(EXPORT cuvae NAMESPACE cuvae:: FILE cuvaeTargets.cmake
   DESTINATION "${package_dir}" COMPONENT development)
 configure_package_config_file(
-  "${PROJECT_SOURCE_DIR}/cmake/cuvaeConfig.cmake.in" "${PROJECT_BINARY_DIR}/cuvaeConfig.cmake"
+  "${PROJECT_SOURCE_DIR}/cmake/cuvaeConfig.cmake.in"
+  # not at the top of the build folder: with that on PATH, find_package() would take it for installed
+  "${PROJECT_BINARY_DIR}/package/cuvaeConfig.cmake"
   INSTALL_DESTINATION "${package_dir}")
-write_basic_package_version_file("${PROJECT_BINARY_DIR}/cuvaeConfigVersion.cmake"
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/package/cuvaeConfigVersion.cmake"
   COMPATIBILITY SameMinorVersion)
 install(FILES
-  "${PROJECT_BINARY_DIR}/cuvaeConfig.cmake" "${PROJECT_BINARY_DIR}/cuvaeConfigVersion.cmake"
+  "${PROJECT_BINARY_DIR}/package/cuvaeConfig.cmake"
+  "${PROJECT_BINARY_DIR}/package/cuvaeConfigVersion.cmake"
   "${PROJECT_SOURCE_DIR}/cmake/FindCuvaeNettle.cmake"
   "${PROJECT_SOURCE_DIR}/cmake/FindCuvaeOpenBLAS.cmake"
   DESTINATION "${package_dir}" COMPONENT development)

@@ -151,9 +151,11 @@ choose_preset() {
   fi
 }
 
-# build PRESET TARGET [CONFIGURE-ARGUMENT...]: configures and builds. Quiet while all is well.
+# build PRESET "TARGET..." [CONFIGURE-ARGUMENT...]: configures and builds. Quiet while all is well.
 build() {
-  local preset=$1 target=$2 log
+  local preset=$1 log
+  local -a targets
+  read -r -a targets <<<"$2"
   shift 2
   check_cmake
   cd "$CUVAE_ROOT" || die "cannot enter $CUVAE_ROOT"
@@ -163,6 +165,6 @@ build() {
     cat "$log" >&2
     die "cmake could not configure build/$preset (the lines above say why)"
   fi
-  cmake --build "build/$preset" --parallel "$(nproc)" --target "$target" >&2 ||
-    die "the build of $target in build/$preset failed (the lines above say why)"
+  cmake --build "build/$preset" --parallel "$(nproc)" --target "${targets[@]}" >&2 ||
+    die "the build of ${targets[*]} in build/$preset failed (the lines above say why)"
 }

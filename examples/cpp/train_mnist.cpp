@@ -1,32 +1,31 @@
 // Trains the default VAE on MNIST with the installed library: train_mnist [data] [epochs]
 #include <cuvae/dataset.h>
 #include <cuvae/device.h>
-#include <cuvae/error.h>
-#include <cuvae/safetensors.h>
+#include <cuvae/run.h>
 #include <cuvae/trainer.h>
 
 #include <cstdio>
-#include <cstdlib>
+#include <string>
 
 int main(int argc, char** argv) {
   try {
     const cuvae::Config config = cuvae::preset_config("mnist-mlp");
     const auto data = std::make_shared<const cuvae::Dataset>(
         cuvae::load_dataset(argc > 1 ? argv[1] : "data/mnist"));
-    const long epochs = argc > 2 ? std::atol(argv[2]) : 5;
+    const int epochs = argc > 2 ? std::stoi(argv[2]) : 5;
 
     const auto device = cuvae::open_device("auto");
     cuvae::Trainer trainer(config, data, *device);
-    for (long epoch = 1; epoch <= epochs; ++epoch) {
+    for (int epoch = 1; epoch <= epochs; ++epoch) {
       trainer.run(trainer.steps_per_epoch());
       if (const auto test = trainer.evaluate_test()) {
-        std::printf("epoch %ld: test neg_elbo %.2f nats (kl %.2f)\n", epoch, test->neg_elbo,
+        std::printf("epoch %d: test neg_elbo %.2f nats (kl %.2f)\n", epoch, test->neg_elbo,
                     test->kl);
       }
     }
-    cuvae::write_safetensors("model.safetensors", {.tensors = trainer.weights()});
-  } catch (const cuvae::Error& error) {
+    cuvae::write_model("model.safetensors", trainer);
+  } catch (const std::exception& error) {
     std::fprintf(stderr, "train_mnist: %s\n", error.what());
-    return static_cast<int>(error.status());
+    return 1;
   }
 }

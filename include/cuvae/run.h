@@ -67,6 +67,9 @@ struct TrainReport {
 // (an error before the first) is removed again, and a run that it was to replace is put back.
 TrainReport train_run(const Config& config, const TrainRunOptions& options);
 
+// Writes a trainer's weights as a model.safetensors that `cuvae eval`, `sample` and LoadedRun read.
+void write_model(const std::filesystem::path& path, const Trainer& trainer);
+
 // What `cuvae eval` tells of a split.
 struct Evaluation {
   Metrics metrics;  // averaged over the latent samples
@@ -127,8 +130,10 @@ struct RunSummary {
   Config config;
   InputSpec input;
   std::int64_t parameters = 0;
-  std::int64_t epochs_done = 0;
+  // Of the last checkpoint, which may stand within an epoch.
   std::int64_t steps_done = 0;
+  std::int64_t steps_per_epoch = 0;  // 0 where there is no checkpoint
+  std::int64_t metrics_epoch = 0;    // the evaluation that the figures below are from
   std::optional<Metrics> train;
   std::optional<Metrics> test;
   std::vector<std::string> files;

@@ -47,6 +47,13 @@ struct RowScores {
 // training split).
 [[nodiscard]] InputSpec input_spec(const Dataset& dataset, const DataConfig& config);
 
+// Where a checkpoint stands. Error(input) for a file that is none.
+struct TrainingPosition {
+  std::int64_t step = 0;
+  std::int64_t steps_per_epoch = 0;
+};
+[[nodiscard]] TrainingPosition training_position(const TensorFile& checkpoint);
+
 // Evaluates rows of a split with latent sample `sample` (purpose evaluation; keyed by dataset
 // index, so that it does not depend on the batch size).
 class Evaluator {

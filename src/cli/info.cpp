@@ -68,9 +68,19 @@ int run_info(const Options& options, const Output& output) {
                           format_count(summary.parameters)));
   output.text(fmt::format("input       {}", size_text(summary.input)));
   output.text(fmt::format("data        {}", summary.config.data.path));
-  output.text(fmt::format("trained     {} of {} epochs, {} steps", summary.epochs_done,
-                          summary.config.train.epochs, format_count(summary.steps_done)));
-  if (summary.train) output.text(fmt::format("train       {}", terms(*summary.train)));
+  const std::int64_t per_epoch = std::max<std::int64_t>(summary.steps_per_epoch, 1);
+  const std::int64_t epochs_done = summary.steps_done / per_epoch;
+  const std::int64_t within = summary.steps_done % per_epoch;
+  output.text(fmt::format("trained     {} of {} epochs{}, {} steps", epochs_done,
+                          summary.config.train.epochs,
+                          within > 0 ? fmt::format(" and {} of {} steps of the next",
+                                                   format_count(within), format_count(per_epoch))
+                                     : "",
+                          format_count(summary.steps_done)));
+  if (summary.train) {
+    output.text(fmt::format("evaluated   after epoch {}, nats per sample", summary.metrics_epoch));
+    output.text(fmt::format("train       {}", terms(*summary.train)));
+  }
   if (summary.test) output.text(fmt::format("test        {}", terms(*summary.test)));
   for (const std::string& file : summary.files) output.text(fmt::format("  {}", file));
   output.object({{"run", options.run},
@@ -78,8 +88,9 @@ int run_info(const Options& options, const Output& output) {
                  {"parameters", summary.parameters},
                  {"input", {summary.input.channels, summary.input.height, summary.input.width}},
                  {"data", summary.config.data.path},
-                 {"epochs", summary.epochs_done},
+                 {"epochs", epochs_done},
                  {"steps", summary.steps_done},
+                 {"evaluated_epoch", summary.metrics_epoch},
                  {"train", metrics(summary.train)},
                  {"test", metrics(summary.test)},
                  {"files", summary.files}});

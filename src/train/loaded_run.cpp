@@ -90,8 +90,9 @@ TensorFile read_model(const fs::path& run) {
   const fs::path path = is_folder ? folder.model() : run;
   if (is_folder && !fs::exists(path, error)) {
     throw Error(Status::input, "the folder holds no model.safetensors", run.string(),
-                folder.is_run() ? "finish the run with `cuvae train --resume --out`"
-                                : "give the folder of a trained run");
+                folder.is_run()
+                    ? "finish the run with `cuvae train --resume --out " + run.string() + "`"
+                    : "give the folder of a trained run");
   }
   TensorFile file = read_safetensors(path);
   require_finite(file);
@@ -296,10 +297,14 @@ RunSummary summarise_run(const fs::path& run) {
       const auto json = nlohmann::json::parse(text.substr(begin, end - begin), nullptr, false);
       begin = end + 1;
       const MetricsLine line = parse_metrics_line(json, folder.metrics().string());
-      summary.epochs_done = line.epoch;
-      summary.steps_done = line.step;
+      summary.metrics_epoch = line.epoch;
       (line.split == "test" ? summary.test : summary.train) = line.metrics;
     }
+  }
+  if (fs::exists(folder.last(), error)) {
+    const TrainingPosition position = training_position(read_safetensors(folder.last()));
+    summary.steps_done = position.step;
+    summary.steps_per_epoch = position.steps_per_epoch;
   }
   for (const fs::path& path : folder.files()) {
     if (fs::exists(path, error)) summary.files.push_back(fs::relative(path, folder.path).string());

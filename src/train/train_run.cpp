@@ -210,6 +210,14 @@ class TrainRun {
         format_count(trainer_->model().parameter_count()), format_count(dataset_->train->size()),
         format_count(trainer_->steps_per_epoch())));
     options_.on_message("run folder " + folder_.path.string());
+    if (!options_.resume) return;
+    const std::int64_t step = trainer_->step();
+    const std::int64_t epochs = config_.train.epochs;
+    options_.on_message(
+        step == total_steps()
+            ? fmt::format("nothing left to train: {} of {} epochs are done", epochs, epochs)
+            : fmt::format("going on after step {} (epoch {} of {})", format_count(step),
+                          step / trainer_->steps_per_epoch() + 1, epochs));
   }
 
   TrainReport loop(FreshFolder& made) {
@@ -253,7 +261,7 @@ class TrainRun {
     report.steps = trainer_->step();
     report.seconds = seconds;
     report.samples_per_second = seconds > 0 ? static_cast<double>(samples) / seconds : 0.0;
-    write_safetensors(folder_.model(), model_file(trainer_->model(), trainer_->weights()));
+    write_model(folder_.model(), *trainer_);
     LoadedRun finished(folder_.path, *device_);
     write_pictures(finished, *dataset_, folder_);
     return report;
@@ -294,6 +302,7 @@ class TrainRun {
   void save(FreshFolder& made) {
     write_safetensors(folder_.last(), trainer_->checkpoint());
     made.keep();
+    write_model(folder_.model(), *trainer_);
   }
 
   Config config_;
@@ -309,6 +318,10 @@ class TrainRun {
 };
 
 }  // namespace
+
+void write_model(const fs::path& path, const Trainer& trainer) {
+  write_safetensors(path, model_file(trainer.model(), trainer.weights()));
+}
 
 TrainReport train_run(const Config& config, const TrainRunOptions& options) {
   validate(config);

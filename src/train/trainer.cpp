@@ -89,6 +89,14 @@ TrainingSpec training_spec(const Config& config, std::int64_t dataset_rows, std:
 
 }  // namespace
 
+TrainingPosition training_position(const TensorFile& checkpoint) {
+  const Metadata metadata(checkpoint, checkpoint.source);
+  const TrainingPosition position{.step = metadata.integer("step"),
+                                  .steps_per_epoch = metadata.integer("steps_per_epoch")};
+  if (position.step < 0 || position.steps_per_epoch < 1) metadata.refuse("has impossible counters");
+  return position;
+}
+
 InputSpec input_spec(const Dataset& dataset, const DataConfig& config) {
   InputSpec spec;
   spec.channels = dataset.image.channels;

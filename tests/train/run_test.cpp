@@ -153,6 +153,8 @@ TEST_F(RunTest, InterruptedRunsWriteACheckpointAndGoOn) {
   const TrainReport first = train_run(config_, options);
   EXPECT_TRUE(first.interrupted);
   EXPECT_EQ(first.steps, 5);
+  EXPECT_EQ(summarise_run(folder_ / "parts").steps_done, 5);
+  EXPECT_EQ(summarise_run(folder_ / "parts").metrics_epoch, 0);
   options.stop = nullptr;
   options.resume = true;
   const TrainReport second = train_run(config_, options);
@@ -484,8 +486,9 @@ TEST_F(RunTest, DataOfAnotherSizeIsRefused) {
 TEST_F(RunTest, SummaryTellsWhatTheRunHolds) {
   const TrainReport report = train_run(config_, to("run"));
   const RunSummary summary = summarise_run(folder_ / "run");
-  EXPECT_EQ(summary.epochs_done, 2);
+  EXPECT_EQ(summary.metrics_epoch, 2);
   EXPECT_EQ(summary.steps_done, 24);
+  EXPECT_EQ(summary.steps_per_epoch, 12);
   ASSERT_TRUE(summary.test.has_value());
   EXPECT_EQ(summary.test->neg_elbo, report.test->neg_elbo);
   EXPECT_EQ(summary.config.model, config_.model);
