@@ -40,8 +40,9 @@ struct RandomKey {
 
 inline constexpr std::uint64_t max_random_groups = std::uint64_t{1} << 40;
 
-// The four words of one group. REQUIRES: group < max_random_groups (the graph builder and the
-// model check it).
+// The four words of one group. REQUIRES: group < max_random_groups. Graph::parameter and Graph::add
+// refuse parameters and draws of more elements; draws keyed by dataset index are checked against it
+// as they are made.
 [[nodiscard]] PhiloxWords random_words(const RandomKey& key, std::uint64_t group) noexcept;
 
 // Element i uses group i / 4, word i % 4.

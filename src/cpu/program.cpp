@@ -31,7 +31,6 @@ class ProgramOf final : public CpuProgram {
       kernels.push_back(cpu_kernel<T>(prepared));
       scratch = std::max(scratch, prepared.scratch);
       shared = std::max(shared, prepared.shared);
-      check_steps(node);
     }
     // An odd number of cache lines apart, so that workers do not meet in the same sets.
     scratch_stride_ = static_cast<std::size_t>(scratch + 127) / 128 * 128 + 64;
@@ -177,24 +176,6 @@ class ProgramOf final : public CpuProgram {
   };
 
   static DType stored(DType dtype) { return dtype == DType::f32 ? dtype_of<T>() : dtype; }
-
-  // Each unrolled step reads its own row of the hyper-parameters.
-  void check_steps(const Node& node) const {
-    for (const Value input : node.inputs) {
-      if (!input) continue;
-      const bool hyper =
-          (node.op == Op::scale && input == node.inputs.back() && node.inputs.size() == 2) ||
-          (node.op == Op::adam && input == node.inputs[4]) ||
-          (node.op == Op::linear_wgrad_adam && input == node.inputs[8]);
-      if (hyper && graph()[input].shape[0] < steps())
-        throw Error(
-            Status::usage,
-            fmt::format("{} steps, but `{}` {} has rows for {}", steps(), graph()[input].name,
-                        graph()[input].shape.str(), graph()[input].shape[0]),
-            fmt::format("node `{}` ({})", node.name, op_def(node.op).name),
-            "give a row for each unrolled step");
-    }
-  }
 
   Reference reference(int step, Value value) const {
     if (!value) return {};

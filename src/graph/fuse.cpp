@@ -7,9 +7,9 @@
 #include <optional>
 #include <queue>
 
+#include "graph/op.h"
 #include "graph/order.h"
 #include "graph/rewrite.h"
-#include "ops/activation.h"
 
 namespace cuvae {
 
@@ -71,7 +71,8 @@ class Fuser {
   }
 
   // No value inside the group is a graph output or read outside it unless the fused node also
-  // returns it, and no input of the fused node depends on one of its outputs.
+  // returns it; no input of the fused node is made inside or depends on one of its outputs; and
+  // what it updates it does not read in another way, since it may write before it has read all.
   bool legal(const Group& group) const {
     const auto inside = [&](std::int32_t n) {
       return std::find(group.nodes.begin(), group.nodes.end(), n) != group.nodes.end();
@@ -85,7 +86,24 @@ class Fuser {
         if (graph_.is_output(value) || !std::all_of(all.begin(), all.end(), inside)) return false;
       }
     }
-    return !reaches_itself(group);
+    for (const Value in : group.inputs)
+      if (in && graph_[in].producer >= 0 && inside(graph_[in].producer)) return false;
+    return !reads_what_it_updates(group) && !reaches_itself(group);
+  }
+
+  bool reads_what_it_updates(const Group& group) const {
+    const auto in = [&](int slot) {
+      return static_cast<std::size_t>(slot) < group.inputs.size() ? group.inputs[slot] : Value{};
+    };
+    for (const Slots& slots : op_def(group.op).updates) {
+      const Value updated = in(slots.input);
+      if (!updated) continue;
+      for (std::size_t i = 0; i < group.inputs.size(); ++i)
+        if (static_cast<int>(i) != slots.input && group.inputs[i] &&
+            graph_.root(group.inputs[i]) == graph_.root(updated))
+          return true;
+    }
+    return false;
   }
 
   // Whether a path leaves the group and comes back, with the groups found so far as single nodes.
@@ -132,7 +150,8 @@ class Fuser {
                 linear.inputs, activation.outputs,    activation.attrs};
     // Kinds whose derivative wants the input: the fused node can return it.
     const bool read_elsewhere = graph_.is_output(pre) || deps_.readers[pre.id].size() > 1;
-    if (read_elsewhere && !saves_output(activation_of(activation.attrs).kind)) {
+    const auto saves_input = op_def(Op::activation).saves_input;
+    if (read_elsewhere && saves_input && saves_input(activation.attrs)) {
       group.outputs.push_back(pre);
       group.attrs.set("save_input", std::int64_t{1});
     }
@@ -149,7 +168,7 @@ class Fuser {
     const Value raw = node(s).outputs[1];
     if (!(graph_[mean].shape == graph_[raw].shape)) return {};
     const std::int32_t a = reader(raw, Op::activation);
-    if (a < 0 || activation_of(node(a).attrs).kind != ActivationKind::bound_logvar) return {};
+    if (a < 0 || node(a).attrs.text("kind") != "bound_logvar") return {};
     const Value logvar = node(a).outputs[0];
     const auto first_on = [&](Op op) {
       for (const std::int32_t found : readers(mean, op, 0))
@@ -182,8 +201,7 @@ class Fuser {
       const std::int32_t grad = reader(logits, grad_op, 1);
       if (nll < 0 || grad < 0) continue;
       const Value target = input(node(nll), 1);
-      if (target == logits || input(node(grad), 2) != target || node(nll).attrs != node(grad).attrs)
-        continue;
+      if (input(node(grad), 2) != target || node(nll).attrs != node(grad).attrs) continue;
       Group group{{n, nll, grad},
                   Op::linear_nll,
                   node(nll).name,
@@ -204,7 +222,7 @@ class Fuser {
     const Node& dgrad = node(n);
     if (dgrad.op != Op::linear_dgrad) return {};
     const std::int32_t a = reader(dgrad.outputs[0], Op::activation_grad);
-    if (a < 0 || input(node(a), 1) == dgrad.outputs[0]) return {};
+    if (a < 0) return {};
     Group group{{n, a},          Op::linear_dgrad_activation,
                 node(a).name,    dgrad.inputs,
                 node(a).outputs, node(a).attrs};

@@ -144,6 +144,11 @@ Value Graph::persistent(std::string name, DType dtype, Shape shape, Storage stor
 }
 
 Value Graph::parameter(std::string name, Shape shape) {
+  if (static_cast<std::uint64_t>(shape.elements()) / 4 >= max_random_groups)
+    throw Error(Status::usage,
+                fmt::format("{} elements of `{}` do not fit 2^40 groups of four random numbers",
+                            shape.elements(), name),
+                "graph", "use smaller layers");
   return persistent(std::move(name), DType::f32, shape, Storage::parameter);
 }
 

@@ -124,15 +124,43 @@ void GradientContext::set(int i, Value gradient) {
   results_[i] = gradient;
 }
 
-std::string GradientContext::name(std::string_view what) const {
-  const std::string base = fmt::format("{}/{}", node.name, what);
-  const auto taken = [&](const std::string& candidate) {
-    return std::any_of(graph.nodes().begin(), graph.nodes().end(),
-                       [&](const Node& other) { return other.name == candidate; });
+namespace {
+
+// Of a node, or of an output that a node of this name may have.
+bool name_taken(const Graph& graph, const std::string& name) {
+  const auto is_output = [&](std::string_view value) {
+    return value.starts_with(name) && (value.size() == name.size() || value[name.size()] == '.');
   };
-  if (!taken(base)) return base;
-  for (int k = 2;; ++k)
-    if (std::string candidate = fmt::format("{}.{}", base, k); !taken(candidate)) return candidate;
+  return std::any_of(graph.nodes().begin(), graph.nodes().end(),
+                     [&](const Node& node) { return node.name == name; }) ||
+         std::any_of(graph.values().begin(), graph.values().end(),
+                     [&](const ValueInfo& value) { return is_output(value.name); });
+}
+
+// "<node>/<what>", with ".2", ".3", .. where that is taken in one of the graphs.
+std::string unique_name(const Node& node, std::string_view what,
+                        std::initializer_list<const Graph*> graphs) {
+  const std::string base = fmt::format("{}/{}", node.name, what);
+  std::string name = base;
+  for (int k = 2; std::any_of(graphs.begin(), graphs.end(),
+                              [&](const Graph* graph) { return name_taken(*graph, name); });
+       ++k)
+    name = fmt::format("{}.{}", base, k);
+  return name;
+}
+
+}  // namespace
+
+std::string GradientContext::name(std::string_view what) const {
+  return unique_name(node, what, {&graph});
+}
+
+ComposeContext::ComposeContext(Graph& to, const Graph& from, const Node& n,
+                               std::span<const Value> values)
+    : graph(to), node(n), inputs(values), from_(from) {}
+
+std::string ComposeContext::name(std::string_view what) const {
+  return unique_name(node, what, {&graph, &from_});
 }
 
 }  // namespace cuvae

@@ -91,6 +91,28 @@ struct Slots {
   int input;
 };
 
+// What a fused operator's definition sees: the node, its inputs in the graph that it is written
+// to, and names that neither this graph nor the one it comes from has.
+class ComposeContext {
+ public:
+  ComposeContext(Graph& graph, const Graph& from, const Node& node, std::span<const Value> inputs);
+
+  Graph& graph;
+  const Node& node;
+  const std::span<const Value> inputs;
+  [[nodiscard]] Value in(int i) const {
+    return static_cast<std::size_t>(i) < inputs.size() ? inputs[i] : Value{};
+  }
+  // A unique node name: "<node>/<what>".
+  [[nodiscard]] std::string name(std::string_view what) const;
+
+ private:
+  const Graph& from_;
+};
+
+// Appends the definition in simpler operators and returns values for the node's outputs, in order.
+using Definition = std::vector<Value> (*)(ComposeContext&);
+
 struct OpDef {
   Op op;
   std::string_view name;
@@ -100,13 +122,18 @@ struct OpDef {
   // Null: not differentiable (update, index and backward operators).
   void (*gradient)(GradientContext&) = nullptr;
   Cost (*cost)(const Graph&, const Node&);
-  // Null: not a fused operator. Otherwise appends the definition in simpler operators and returns
-  // values for the node's outputs, in order: the operator's meaning, fallback and oracle.
-  std::vector<Value> (*compose)(Graph&, const Node&, std::span<const Value> inputs) = nullptr;
+  // Null: not a fused operator. Otherwise the operator's meaning, fallback and oracle.
+  Definition compose = nullptr;
 
-  std::span<const Slots> updates = {};    // output is the next version of a persistent input
-  std::span<const Slots> may_alias = {};  // output may take the input's buffer at its last use
-  bool random = false;                    // draws random numbers: gets a `stream`
+  std::span<const Slots> updates = {};  // output is the next version of a persistent input
+  // Output may lie over the input, each element of which is read before that of the output is
+  // written: it may take the input's buffer at its last use, or update what the input reads.
+  std::span<const Slots> may_alias = {};
+  bool random = false;   // draws random numbers: gets a `stream`
+  int hyper_input = -1;  // the input that holds a row for each unrolled step, where there is one
+  // Whether the gradient rule of a node with these attributes reads its input (null: it does not,
+  // or it is not said).
+  bool (*saves_input)(const Attrs&) = nullptr;
   // Inputs that gradients never flow into although they are f32 (a target, the learning rate).
   std::span<const int> constant_inputs = {};
 };

@@ -23,11 +23,13 @@ struct FuseOptions {
 
 // Rewrites patterns into fused operators. Names of surviving values are kept. Legality, for every
 // pattern, is one predicate: no value inside the pattern is a graph output or read outside it
-// unless the fused operator also returns it, and no input of the fused node depends on one of its
-// outputs. dW + update fuses only where the gradient has no other reader.
+// unless the fused operator also returns it, no input of the fused node is made inside the pattern
+// or depends on one of its outputs, and what the fused node updates it reads as the value to update
+// only. dW + update fuses only where the gradient has no other reader.
 Rewritten fuse(const Graph& graph, const FuseOptions& options = {});
 
-// Replaces the fused nodes that a backend does not support by their composed definitions.
+// Replaces the fused nodes that a backend does not support by their composed definitions, and what
+// these hold in its turn. Nodes of a definition are called "<node>/<part>", made unique.
 Rewritten lower(const Graph& graph, const std::function<bool(const Graph&, const Node&)>& supports);
 
 // Drops nodes that no output and no update depends on.

@@ -157,6 +157,7 @@ class Planner {
       refuse(fmt::format("{} steps of {} nodes are more than {} tasks", options.steps, nodes_,
                          max_tasks),
              "unroll fewer steps");
+    for (const Node& node : g().nodes()) check_rows(node);
     deps_ = dependencies(g());
     bytes_.resize(values_);
     roots_.resize(values_);
@@ -186,6 +187,20 @@ class Planner {
  private:
   [[noreturn]] static void refuse(const std::string& what, const std::string& mend) {
     throw Error(Status::usage, what, "plan", mend);
+  }
+  // Each unrolled step reads its own row of the hyper-parameters.
+  void check_rows(const Node& node) const {
+    const OpDef& def = op_def(node.op);
+    const int slot = def.hyper_input;
+    if (slot < 0 || static_cast<std::size_t>(slot) >= node.inputs.size() || !node.inputs[slot])
+      return;
+    const ValueInfo& hyper = g()[node.inputs[slot]];
+    if (hyper.shape[0] < plan_.options_.steps)
+      throw Error(Status::usage,
+                  fmt::format("{} steps, but `{}` {} has rows for {}", plan_.options_.steps,
+                              hyper.name, hyper.shape.str(), hyper.shape[0]),
+                  fmt::format("node `{}` ({})", node.name, def.name),
+                  "give a row for each unrolled step");
   }
   const Graph& g() const { return plan_.graph_; }
   int id(int step, int node) const { return step * nodes_ + node; }

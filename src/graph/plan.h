@@ -69,8 +69,9 @@ class Plan {
   std::vector<std::pair<int, int>> replay_edges_;
 };
 
-// Throws Error(usage) for impossible options, more than 2^14 tasks or 2^62 bytes, and where a
-// reader of a persistent value depends on that value's update.
+// Throws Error(usage) for impossible options, more than 2^14 tasks or 2^62 bytes, fewer rows of
+// hyper-parameters than unrolled steps, and where a reader of a persistent value depends on that
+// value's update.
 Plan make_plan(Graph graph, const PlanOptions& options = {});
 
 // Proves, from tasks, streams, waits, places and nothing the planner believed, that every read is

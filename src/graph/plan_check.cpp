@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <tuple>
 
 #include "cuvae/error.h"
@@ -216,22 +217,28 @@ class Checker {
                name(content.writer));
   }
 
-  // Whether `writer` may write `next` over `content`, which it reads itself.
+  // Whether the writer of `next` may write it over `content`, which it reads itself: every input
+  // that reads those bytes must be the one that this output updates or may lie over.
   bool in_place(const Content& content, const Content& next) const {
     if (content.begin != next.begin || content.end != next.end) return false;
     const Node& node = graph_.nodes()[plan_.tasks()[next.writer].node];
     const OpDef& def = op_def(node.op);
-    const auto slot = graph_[next.value].producer_slot;
-    for (const auto& list : {def.updates, def.may_alias})
-      for (const Slots& slots : list)
-        if (slots.output == slot && slots.input < static_cast<int>(node.inputs.size()) &&
-            node.inputs[slots.input] &&
-            (content.space >= 0 ? graph_.root(node.inputs[slots.input]).id == content.space
-                                : node.inputs[slots.input] == content.value))
-          return std::count(node.inputs.begin(), node.inputs.end(), node.inputs[slots.input]) ==
-                     1 ||
-                 content.space >= 0;
-    return false;
+    const auto output = graph_[next.value].producer_slot;
+    const auto declared = [&](std::span<const Slots> list, int input) {
+      return std::any_of(list.begin(), list.end(), [&](const Slots& slots) {
+        return slots.output == output && slots.input == input;
+      });
+    };
+    int reads = 0;
+    for (int i = 0; i < static_cast<int>(node.inputs.size()); ++i) {
+      const Value in = node.inputs[i];
+      if (!in || !(content.space >= 0 ? graph_.root(in).id == content.space : in == content.value))
+        continue;
+      if (!declared(def.updates, i) && !declared(def.may_alias, i)) return false;
+      ++reads;
+    }
+    // A planner that gives a buffer away believes in one last reader.
+    return content.space >= 0 ? reads > 0 : reads == 1;
   }
 
   // `next` overwrites `content`: within a run, unless it was written before.

@@ -43,14 +43,15 @@ void Rewriter::add(Op op, const std::string& name, std::span<const Value> inputs
   for (std::size_t i = 0; i < values.size(); ++i) result_.map[outputs[i].id] = values[i];
 }
 
-void Rewriter::compose(const Node& node) {
-  const OpDef& def = op_def(node.op);
-  const auto values = def.compose(result_.graph, node, mapped(node.inputs));
+void Rewriter::compose(const Node& node, Definition definition) {
+  const auto inputs = mapped(node.inputs);
+  ComposeContext context(result_.graph, from_, node, inputs);
+  const auto values = definition(context);
   if (values.size() != node.outputs.size())
     throw Error(
         Status::failed,
         fmt::format("the definition has {} outputs, not {}", values.size(), node.outputs.size()),
-        fmt::format("node `{}` ({})", node.name, def.name));
+        fmt::format("node `{}` ({})", node.name, op_def(node.op).name));
   for (std::size_t i = 0; i < values.size(); ++i) {
     result_.graph.rename(values[i], from_[node.outputs[i]].name);
     result_.map[node.outputs[i].id] = values[i];

@@ -1,6 +1,7 @@
 #pragma once
 // Copies a graph node by node while a pass changes what it likes. Names stay.
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,8 +24,8 @@ class Rewriter {
   // A new node in place of old ones: from old inputs, its outputs are what became of `outputs`.
   void add(Op op, const std::string& name, std::span<const Value> inputs, const Attrs& attrs,
            std::span<const Value> outputs);
-  // The node's composed definition in its place.
-  void compose(const Node& node);
+  // A definition in the node's place.
+  void compose(const Node& node, Definition definition);
   // Marks the outputs. The rewriter is empty afterwards.
   [[nodiscard]] Rewritten finish();
 
@@ -32,5 +33,9 @@ class Rewriter {
   const Graph& from_;
   Rewritten result_;
 };
+
+// lower() with other definitions than the operators' own; null: the operator has none.
+Rewritten lower(const Graph& graph, const std::function<bool(const Graph&, const Node&)>& supports,
+                const std::function<Definition(Op)>& definition_of);
 
 }  // namespace cuvae

@@ -84,6 +84,10 @@ void activation_gradient(GradientContext& g) {
                          select(g.node.attrs, {"kind", "alpha"})));
 }
 
+bool activation_saves_input(const Attrs& attrs) {
+  return !saves_output(activation_of(attrs).kind);
+}
+
 std::vector<OutputSpec> activation_grad_infer(const InferContext& c) {
   c.inputs(2);
   same_shape(c, 0, 1);
@@ -102,7 +106,8 @@ constinit const OpDef op_activation = {.op = Op::activation,
                                        .infer = activation_infer,
                                        .gradient = activation_gradient,
                                        .cost = elementwise<10>,
-                                       .may_alias = alias_0};
+                                       .may_alias = alias_0,
+                                       .saves_input = activation_saves_input};
 constinit const OpDef op_activation_grad = {.op = Op::activation_grad,
                                             .name = "activation_grad",
                                             .doc = "dx = dy f'(x), from the saved output or input",

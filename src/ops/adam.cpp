@@ -39,6 +39,7 @@ std::vector<OutputSpec> adam_infer(const InferContext& c) {
 }
 
 constexpr Slots adam_updates[] = {{0, 0}, {1, 1}, {2, 2}};
+constexpr Slots adam_alias[] = {{0, 3}, {1, 3}, {2, 3}};  // elementwise: the gradient may be w
 
 }  // namespace
 
@@ -47,6 +48,8 @@ constinit const OpDef op_adam = {.op = Op::adam,
                                  .doc = "one step of Adam on w, m and v in place",
                                  .infer = adam_infer,
                                  .cost = elementwise<14>,
-                                 .updates = adam_updates};
+                                 .updates = adam_updates,
+                                 .may_alias = adam_alias,
+                                 .hyper_input = 4};
 
 }  // namespace cuvae

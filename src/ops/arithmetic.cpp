@@ -85,6 +85,7 @@ constinit const OpDef op_scale = {.op = Op::scale,
                                   .gradient = scale_gradient,
                                   .cost = elementwise<1>,
                                   .may_alias = alias_0,
+                                  .hyper_input = 1,
                                   .constant_inputs = scale_constants};
 constinit const OpDef op_fill = {.op = Op::fill,
                                  .name = "fill",

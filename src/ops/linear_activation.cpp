@@ -14,12 +14,12 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   return {{"y", DType::f32, y}, {"pre", DType::f32, y}};
 }
 
-std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
-  std::vector<Value> inputs(in.begin(), in.end());
-  const Value pre = graph.apply("linear", node.name + "/linear", std::move(inputs));
-  const Value y = graph.apply("activation", node.name + "/activation", {pre},
-                              select(node.attrs, {"kind", "alpha"}));
-  if (!flag_of(node.attrs, "save_input")) return {y};
+std::vector<Value> compose(ComposeContext& c) {
+  std::vector<Value> inputs(c.inputs.begin(), c.inputs.end());
+  const Value pre = c.graph.apply("linear", c.name("linear"), std::move(inputs));
+  const Value y = c.graph.apply("activation", c.name("activation"), {pre},
+                                select(c.node.attrs, {"kind", "alpha"}));
+  if (!flag_of(c.node.attrs, "save_input")) return {y};
   return {y, pre};
 }
 

@@ -15,10 +15,10 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   return {{"", DType::f32, dx}};
 }
 
-std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
-  const Value dy = graph.apply("linear_dgrad", node.name + "/dgrad", {in[0], in[1]});
-  return {graph.apply("activation_grad", node.name + "/activation_grad", {dy, in[2]},
-                      select(node.attrs, {"kind", "alpha"}))};
+std::vector<Value> compose(ComposeContext& c) {
+  const Value dy = c.graph.apply("linear_dgrad", c.name("dgrad"), {c.in(0), c.in(1)});
+  return {c.graph.apply("activation_grad", c.name("activation_grad"), {dy, c.in(2)},
+                        select(c.node.attrs, {"kind", "alpha"}))};
 }
 
 }  // namespace

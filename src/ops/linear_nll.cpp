@@ -16,13 +16,13 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   return {{"nll", DType::f32, Shape{y[0]}}, {"dlogits", DType::f32, y}};
 }
 
-std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
-  const std::string& likelihood = node.attrs.text("likelihood");
-  const Attrs attrs = select(node.attrs, {"sigma"});
-  const Value y = graph.apply("linear", node.name + "/linear", {in[0], in[1], in[2]});
-  const Value nll = graph.apply(likelihood + "_nll", node.name + "/nll", {y, in[3]}, attrs);
+std::vector<Value> compose(ComposeContext& c) {
+  const std::string& likelihood = c.node.attrs.text("likelihood");
+  const Attrs attrs = select(c.node.attrs, {"sigma"});
+  const Value y = c.graph.apply("linear", c.name("linear"), {c.in(0), c.in(1), c.in(2)});
+  const Value nll = c.graph.apply(likelihood + "_nll", c.name("nll"), {y, c.in(3)}, attrs);
   const Value dlogits =
-      graph.apply(likelihood + "_nll_grad", node.name + "/dlogits", {in[4], y, in[3]}, attrs);
+      c.graph.apply(likelihood + "_nll_grad", c.name("dlogits"), {c.in(4), y, c.in(3)}, attrs);
   return {nll, dlogits};
 }
 

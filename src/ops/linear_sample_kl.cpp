@@ -23,17 +23,16 @@ std::vector<OutputSpec> infer(const InferContext& c) {
           {"kl", DType::f32, Shape{half[0]}}};
 }
 
-std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
-  const std::int64_t half = graph[in[1]].shape[0] / 2;
-  const Value heads = graph.apply("linear", node.name + "/linear", {in[0], in[1], in[2]});
-  const auto parts = graph.add("split", node.name + "/split", {heads},
-                               {{"sizes", fmt::format("{},{}", half, half)}});
-  const Value logvar = graph.apply("activation", node.name + "/bound", {parts[1]},
-                                   {{"kind", std::string("bound_logvar")}});
-  const Value key = in.size() > 4 ? in[4] : Value{};
-  const auto drawn = graph.add("sample", node.name + "/sample", {parts[0], logvar, in[3], key},
-                               select(node.attrs, {"purpose", "stream", "samples"}));
-  const Value kl = graph.apply("gaussian_kl", node.name + "/kl", {parts[0], logvar});
+std::vector<Value> compose(ComposeContext& c) {
+  const std::int64_t half = c.graph[c.in(1)].shape[0] / 2;
+  const Value heads = c.graph.apply("linear", c.name("linear"), {c.in(0), c.in(1), c.in(2)});
+  const auto parts =
+      c.graph.add("split", c.name("split"), {heads}, {{"sizes", fmt::format("{},{}", half, half)}});
+  const Value logvar = c.graph.apply("activation", c.name("bound"), {parts[1]},
+                                     {{"kind", std::string("bound_logvar")}});
+  const auto drawn = c.graph.add("sample", c.name("sample"), {parts[0], logvar, c.in(3), c.in(4)},
+                                 select(c.node.attrs, {"purpose", "stream", "samples"}));
+  const Value kl = c.graph.apply("gaussian_kl", c.name("kl"), {parts[0], logvar});
   return {parts[0], logvar, drawn[0], drawn[1], kl};
 }
 

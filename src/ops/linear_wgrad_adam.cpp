@@ -37,19 +37,20 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   return outputs;
 }
 
-std::vector<Value> compose(Graph& graph, const Node& node, std::span<const Value> in) {
-  const bool with_bias = bool(in[bias]);
-  const Attrs attrs = select(node.attrs, {"beta1", "beta2", "eps", "weight_decay"});
-  const auto grads = graph.add("linear_wgrad", node.name + "/wgrad", {in[0], in[1]},
-                               Attrs{{"bias", std::int64_t{with_bias ? 1 : 0}}});
-  auto outputs =
-      graph.add("adam", node.name + "/adam.w",
-                {in[2], in[3], in[4], grads[0], in[hyper], in[hyper + 1], in[hyper + 2]}, attrs);
+std::vector<Value> compose(ComposeContext& c) {
+  const bool with_bias = bool(c.in(bias));
+  const Attrs attrs = select(c.node.attrs, {"beta1", "beta2", "eps", "weight_decay"});
+  const auto grads = c.graph.add("linear_wgrad", c.name("wgrad"), {c.in(0), c.in(1)},
+                                 Attrs{{"bias", std::int64_t{with_bias ? 1 : 0}}});
+  const auto update = [&](std::string_view what, int first, Value gradient) {
+    return c.graph.add("adam", c.name(what),
+                       {c.in(first), c.in(first + 1), c.in(first + 2), gradient, c.in(hyper),
+                        c.in(hyper + 1), c.in(hyper + 2)},
+                       attrs);
+  };
+  auto outputs = update("adam.w", 2, grads[0]);
   if (with_bias) {
-    const auto rest = graph.add(
-        "adam", node.name + "/adam.b",
-        {in[bias], in[bias + 1], in[bias + 2], grads[1], in[hyper], in[hyper + 1], in[hyper + 2]},
-        attrs);
+    const auto rest = update("adam.b", bias, grads[1]);
     outputs.insert(outputs.end(), rest.begin(), rest.end());
   }
   return outputs;
@@ -72,6 +73,7 @@ constinit const OpDef op_linear_wgrad_adam = {
     .infer = infer,
     .cost = cost,
     .compose = compose,
-    .updates = updates};
+    .updates = updates,
+    .hyper_input = hyper};
 
 }  // namespace cuvae

@@ -182,6 +182,15 @@ TEST_F(Builder, RefusesMoreRandomElementsThanTheCounterHolds) {
                   "do not fit 2^40 groups"));
 }
 
+TEST_F(Builder, RefusesParametersThatCannotBeDrawn) {
+  EXPECT_TRUE(has(error_of(Status::usage,
+                           [&] {
+                             g.parameter("huge", Shape{std::int64_t{1} << 41, 2});
+                           }),
+                  "of `huge` do not fit 2^40 groups"));
+  EXPECT_TRUE(g.parameter("large", Shape{(std::int64_t{1} << 42) - 1}));
+}
+
 TEST_F(Builder, OutputsAreTransientAndListedOnce) {
   const Value y = g.apply("activation", "y", {x}, relu);
   g.output(y);

@@ -7,6 +7,7 @@
 #include "graph/default_model.h"
 #include "graph/graph_testing.h"
 #include "graph/plan.h"
+#include "graph/rewrite.h"
 
 namespace cuvae::testing {
 namespace {
@@ -365,6 +366,64 @@ TEST(FuseLinearWgradAdam, NotWhereAReaderOfTheOldBiasDependsOnTheNewWeight) {
   EXPECT_EQ(fused(u.g), (Ops{"linear_wgrad", "adam", "linear", "adam"}));
 }
 
+// What is updated tile by tile must not be an operand of the product that makes the update.
+TEST(FuseLinearWgradAdam, NotWhereTheProductReadsWhatIsUpdated) {
+  for (const bool as_dy : {false, true}) {
+    Layer l;
+    const Value dy = l.g.input("dy", DType::f32, Shape{6, 6});
+    const Value m = l.g.state("m", DType::f32, Shape{6, 6});
+    const Value v = l.g.state("v", DType::f32, Shape{6, 6});
+    const Value dw = l.g.apply("linear_wgrad", "wgrad", {as_dy ? l.w : dy, as_dy ? dy : l.w});
+    l.g.add("adam", "adam", {l.w, m, v, dw, l.hyper, l.clock, l.commit});
+    EXPECT_EQ(fused(l.g), (Ops{"linear_wgrad", "adam"}));
+    EXPECT_NO_THROW(check_plan(make_plan(fuse(l.g).graph, {})));
+  }
+  // The moments are written in place too.
+  Layer l;
+  const Value m = l.g.state("m", DType::f32, Shape{6, 6});
+  const Value v = l.g.state("v", DType::f32, Shape{6, 6});
+  const Value dw = l.g.apply("linear_wgrad", "wgrad", {m, v});
+  l.g.add("adam", "adam", {l.w, m, v, dw, l.hyper, l.clock, l.commit});
+  EXPECT_EQ(fused(l.g), (Ops{"linear_wgrad", "adam"}));
+  // Another parameter, or one that another node updates, may be an operand.
+  Layer other;
+  const Value p = other.g.parameter("p", Shape{6, 6});
+  const Value pm = other.g.state("m", DType::f32, Shape{6, 6});
+  const Value pv = other.g.state("v", DType::f32, Shape{6, 6});
+  const Value dp = other.g.apply("linear_wgrad", "wgrad", {other.w, other.w});
+  other.g.add("adam", "adam", {p, pm, pv, dp, other.hyper, other.clock, other.commit});
+  EXPECT_EQ(fused(other.g), (Ops{"linear_wgrad_adam"}));
+}
+
+// A legal graph may give a value of the pattern to the pattern's last node by another way too.
+TEST(Fuse, NotWhereAnInputOfTheFusedNodeIsMadeInsideThePattern) {
+  Layer nll;
+  const Value target = nll.g.input("target", DType::f32, Shape{4, 6});
+  const Value logits = nll.g.apply("linear", "logits", {nll.x, nll.w, nll.b});
+  const Value loss = nll.g.apply("bernoulli_nll", "nll", {logits, target});
+  nll.g.output(nll.g.apply("bernoulli_nll_grad", "grad", {loss, logits, target}));
+  EXPECT_EQ(fused(nll.g), (Ops{"linear", "bernoulli_nll", "bernoulli_nll_grad"}));
+  Layer own_target;  // the logits are their own target
+  const Value y =
+      own_target.g.apply("linear", "logits", {own_target.x, own_target.w, own_target.b});
+  const Value ones =
+      own_target.g.apply("fill", "ones", {}, {{"shape", std::string("4")}, {"value", 1.0}});
+  own_target.g.output(own_target.g.apply("bernoulli_nll", "nll", {y, y}));
+  own_target.g.output(own_target.g.apply("bernoulli_nll_grad", "grad", {ones, y, y}));
+  EXPECT_EQ(count(fuse(own_target.g).graph, Op::linear_nll), 0);
+  Graph g;  // the gradient is the learning rate
+  const Value x = g.input("x", DType::f32, Shape{4, 2});
+  const Value dy = g.input("dy", DType::f32, Shape{4, 6});
+  const Value clock = g.input("clock", DType::i64, Shape{5});
+  const Value commit = g.input("commit", DType::i64, Shape{1});
+  const Value w = g.parameter("w", Shape{6, 2});
+  const Value m = g.state("m", DType::f32, Shape{6, 2});
+  const Value v = g.state("v", DType::f32, Shape{6, 2});
+  const Value dw = g.apply("linear_wgrad", "dw", {dy, x});
+  g.add("adam", "adam", {w, m, v, dw, dw, clock, commit});
+  EXPECT_EQ(fused(g), (Ops{"linear_wgrad", "adam"}));
+}
+
 TEST(Fuse, TwoLegalGroupsNeverCloseACycleTogether) {
   // Each of the two patterns is legal alone; merged, each would wait for the other's loss.
   Graph h;
@@ -414,6 +473,80 @@ TEST(Lower, ReplacesOnlyWhatIsNotSupported) {
     EXPECT_NE(all.graph.latest(now), now) << model.graph[w].name;
   }
   EXPECT_EQ(producer(all.graph, "latent.z").attrs.integer("stream"), 0);
+}
+
+// The parts of a definition never take a name that the graph has, before the node or behind it.
+TEST(Lower, NamesOfADefinitionGiveWay) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{4, 6});
+  const Value w = g.parameter("w", Shape{6, 6});
+  g.input("h/activation.y", DType::f32, Shape{1});  // a value that an output could be called
+  const Value before = g.apply("scale", "h/linear", {x});
+  const Value h = g.apply("linear_activation", "h", {before, w}, kind("tanh"));
+  const Value behind = g.apply("scale", "h/linear.2", {h});
+  g.output(behind);
+  const auto nothing = [](const Graph&, const Node&) { return false; };
+  const Rewritten result = lower(g, nothing);
+  EXPECT_EQ(op_names(result.graph), (Ops{"scale", "linear", "activation", "scale"}));
+  EXPECT_EQ(result.graph[result.map[before.id]].name, "h/linear");
+  EXPECT_EQ(result.graph[result.map[h.id]].name, "h");
+  EXPECT_EQ(result.graph[result.map[behind.id]].name, "h/linear.2");
+  EXPECT_EQ(result.graph.nodes()[1].name, "h/linear.3");
+  EXPECT_EQ(result.graph.nodes()[2].name, "h/activation.2");
+  // Every fused operator of a training graph, each part of each taken before.
+  const Graph whole = fuse(training_graph({.batch = 8, .rows = 20}).graph).graph;
+  const Graph parts = lower(whole, nothing).graph;
+  Graph taken = whole;
+  int names = 0;
+  for (const Node& node : parts.nodes())
+    if (node.name.find('/') != std::string::npos &&
+        std::none_of(whole.nodes().begin(), whole.nodes().end(),
+                     [&](const Node& other) { return other.name == node.name; })) {
+      taken.apply("fill", node.name, {}, {{"shape", std::string("1")}, {"value", 1.0}});
+      ++names;
+    }
+  EXPECT_GT(names, 10);
+  const Graph lowered = lower(taken, nothing).graph;
+  EXPECT_EQ(lowered.nodes().size(), parts.nodes().size() + static_cast<std::size_t>(names));
+}
+
+// A definition may hold what is not supported either.
+TEST(Lower, GoesOnUntilNothingIsLeft) {
+  const auto definition_of = [](Op op) -> Definition {
+    if (op == Op::detach)
+      return [](ComposeContext& c) -> std::vector<Value> {
+        return c.graph.add("scale", c.name("scale"), {c.in(0)}, {{"factor", 1.0}});
+      };
+    if (op == Op::scale)
+      return [](ComposeContext& c) -> std::vector<Value> {
+        return c.graph.add("mul", c.name("mul"), {c.in(0), c.in(0)});
+      };
+    return nullptr;
+  };
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{4});
+  const Value d = g.apply("detach", "d", {x});
+  const Value e = g.apply("add", "e", {d, x});
+  g.output(e);
+  const auto all_but = [](Op op) {
+    return [op](const Graph&, const Node& node) { return node.op != Op::detach && node.op != op; };
+  };
+  const Rewritten once = lower(g, all_but(Op::detach), definition_of);
+  EXPECT_EQ(op_names(once.graph), (Ops{"scale", "add"}));
+  const Rewritten twice = lower(g, all_but(Op::scale), definition_of);
+  EXPECT_EQ(op_names(twice.graph), (Ops{"mul", "add"}));
+  EXPECT_EQ(twice.graph[twice.map[d.id]].name, "d");
+  EXPECT_EQ(twice.graph[twice.map[x.id]].name, "x");
+  EXPECT_TRUE(twice.graph.is_output(twice.map[e.id]));
+  // One that leads back to itself is a fault, not a loop.
+  const auto circle = [](Op op) -> Definition {
+    if (op != Op::detach) return nullptr;
+    return [](ComposeContext& c) -> std::vector<Value> {
+      return c.graph.add("detach", c.name("again"), {c.in(0)});
+    };
+  };
+  EXPECT_TRUE(has(error_of(Status::failed, [&] { lower(g, all_but(Op::detach), circle); }),
+                  "leads back to itself"));
 }
 
 TEST(Prune, DropsWhatNothingDependsOn) {

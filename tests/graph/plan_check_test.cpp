@@ -130,6 +130,41 @@ TEST(PlanCheck, NoticesMissingReplayEdges) {
   EXPECT_FALSE(complains(serial));
 }
 
+// An update that also reads what it writes as an operand, by hand: fusion does not make it.
+TEST(PlanCheck, NoticesAnUpdateOfWhatItStillReads) {
+  const auto plan_of = [](int dy, int x) {
+    Graph g;
+    const Value w = g.parameter("w", Shape{6, 6});
+    const Value m = g.state("m", DType::f32, Shape{6, 6});
+    const Value v = g.state("v", DType::f32, Shape{6, 6});
+    const Value from[] = {g.input("in", DType::f32, Shape{6, 6}), w, m, v};
+    const Value hyper = g.input("hyper", DType::f32, Shape{2, 2});
+    const Value clock = g.input("clock", DType::i64, Shape{5});
+    const Value commit = g.input("commit", DType::i64, Shape{1});
+    g.add("linear_wgrad_adam", "up",
+          {from[dy], from[x], w, m, v, Value{}, Value{}, Value{}, hyper, clock, commit});
+    return make_plan(g, options(2, 1));
+  };
+  EXPECT_FALSE(complains(plan_of(0, 0)));
+  for (const int operand : {1, 2, 3}) {
+    for (const Plan& plan : {plan_of(0, operand), plan_of(operand, 0)}) {
+      const auto lines = plan_violations(plan);
+      ASSERT_FALSE(lines.empty()) << operand;
+      EXPECT_TRUE(has(lines.front(), "may overwrite"));
+    }
+  }
+  // Elementwise updates read each element before they write it: the gradient may be w.
+  Graph g;
+  const Value w = g.parameter("w", Shape{6});
+  const Value m = g.state("m", DType::f32, Shape{6});
+  const Value v = g.state("v", DType::f32, Shape{6});
+  const Value hyper = g.input("hyper", DType::f32, Shape{2, 2});
+  const Value clock = g.input("clock", DType::i64, Shape{5});
+  const Value commit = g.input("commit", DType::i64, Shape{1});
+  g.add("adam", "up", {w, m, v, w, hyper, clock, commit});
+  EXPECT_FALSE(complains(make_plan(g, options(2, 1))));
+}
+
 class Damaged : public ::testing::Test {
  protected:
   // The first violation.
@@ -142,7 +177,8 @@ class Damaged : public ::testing::Test {
     EXPECT_TRUE(has(error_of(Status::failed, [&] { check_plan(faulty); }), lines.front()));
     return lines.front();
   }
-  Plan plan = make_plan(fuse(training_graph({.batch = 4, .rows = 9}).graph).graph, options(2, 2));
+  Plan plan = make_plan(fuse(training_graph({.batch = 4, .rows = 9, .steps = 2}).graph).graph,
+                        options(2, 2));
 };
 
 TEST_F(Damaged, IsSoundToBeginWith) {

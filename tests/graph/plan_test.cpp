@@ -247,6 +247,49 @@ TEST(Plan, RefusesImpossibleOptions) {
       has(error_of(Status::usage, [&] { static_cast<void>(plan.place(0, Value{})); }), "no value"));
 }
 
+TEST(Plan, RefusesMoreStepsThanRowsOfHyperParameters) {
+  const auto refusal = [](const Graph& g, int steps) {
+    PlanOptions options;
+    options.steps = steps;
+    return error_of(Status::usage, [&] { make_plan(g, options); });
+  };
+  Updated u;
+  u.update();
+  EXPECT_TRUE(has(refusal(u.g, 5), "5 steps, but `hyper` [4, 2] has rows for 4"));
+  EXPECT_TRUE(has(refusal(u.g, 5), "node `adam` (adam)"));
+  Graph fused;
+  const Value w = fused.parameter("w", Shape{3, 2});
+  const Value m = fused.state("m", DType::f32, Shape{3, 2});
+  const Value v = fused.state("v", DType::f32, Shape{3, 2});
+  const Value dy = fused.input("dy", DType::f32, Shape{4, 3});
+  const Value x = fused.input("x", DType::f32, Shape{4, 2});
+  const Value hyper = fused.input("hyper", DType::f32, Shape{1, 2});
+  const Value clock = fused.input("clock", DType::i64, Shape{5});
+  const Value commit = fused.input("commit", DType::i64, Shape{1});
+  fused.add("linear_wgrad_adam", "up",
+            {dy, x, w, m, v, Value{}, Value{}, Value{}, hyper, clock, commit});
+  EXPECT_TRUE(has(refusal(fused, 2), "node `up` (linear_wgrad_adam)"));
+  Graph scaled;
+  const Value rows = scaled.input("hyper", DType::f32, Shape{2, 2});
+  const Value in = scaled.input("x", DType::f32, Shape{3});
+  scaled.output(scaled.apply("scale", "free", {in}));
+  scaled.output(scaled.apply("scale", "beta", {in, rows}, {{"slot", std::int64_t{1}}}));
+  EXPECT_TRUE(has(refusal(scaled, 3), "node `beta` (scale)"));
+  PlanOptions two;
+  two.steps = 2;
+  EXPECT_NO_THROW(make_plan(scaled, two));
+}
+
+// An operator that takes hyper-parameters says which input they are.
+TEST(Plan, EveryReaderOfHyperParametersIsChecked) {
+  const Op readers[] = {Op::scale, Op::adam, Op::linear_wgrad_adam};
+  for (const OpDef* def : all_ops()) {
+    const bool reads =
+        std::find(std::begin(readers), std::end(readers), def->op) != std::end(readers);
+    EXPECT_EQ(def->hyper_input >= 0, reads) << def->name;
+  }
+}
+
 TEST(Plan, RefusesMoreBytesThanThereAre) {
   Graph g;
   g.input("x", DType::i64, Shape{(std::int64_t{1} << 60) - 1});

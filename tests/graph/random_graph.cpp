@@ -58,6 +58,7 @@ class Generator {
       if (pick(2) == 0) keep(g_.add("add", name("old"), {w, like(shape)}));
       update(w, x);
     }
+    if (pick(3) == 0) reread();
     for (int i = pick(8); i > 0; --i) grow();
     for (const Value value : pool_)
       if (!g_.root(value) && pick(5) == 0) g_.output(value);
@@ -117,6 +118,7 @@ class Generator {
         std::vector<Value> inputs{x, parameter(Shape{out, shape[1]})};
         if (pick(3) != 0) inputs.push_back(parameter(Shape{out}));
         const Value y = g_.apply("linear", name("linear"), inputs);
+        if (pick(8) == 0) keep({inputs[1]});  // a weight as any other value
         keep({y});
         if (pick(2) == 0)
           keep(g_.add("activation", name("act"), {y}, {{"kind", std::string("relu")}}));
@@ -162,6 +164,28 @@ class Generator {
     if (pick(3) == 0) pool_.push_back(next[pick(3)]);
     if (pick(4) == 0)  // a late reader of the old version that depends on nothing else
       g_.output(g_.apply("detach", name("old"), {w}));
+  }
+
+  // A parameter as an operand of the backward products that make its own gradient: update and
+  // product must stay apart, though they look like a pattern of fusion.
+  void reread() {
+    const std::int64_t rows = size();
+    const Value w = g_.parameter(name("q"), Shape{rows, rows});
+    const Value x = g_.input(name("in"), DType::f32, Shape{rows, rows});
+    const Value h = g_.apply("activation", name("h"), {g_.apply("linear", name("linear"), {x, w})},
+                             {{"kind", std::string("tanh")}});
+    const Value d = g_.apply("linear_dgrad", name("dgrad"), {h, w});
+    const Value back = g_.apply("activation_grad", name("back"), {d, pick(2) == 0 ? w : h},
+                                {{"kind", std::string("tanh")}});
+    const int operand = pick(4);
+    const Value dy = operand == 0 || operand == 2 ? w : back;
+    const Value from = operand == 1 || operand == 2 ? w : h;
+    const std::int64_t bias = pick(2);
+    const auto grads = g_.add("linear_wgrad", name("wgrad"), {dy, from}, {{"bias", bias}});
+    update(w, grads[0]);
+    if (bias == 0) return;
+    const Value b = g_.parameter(name("q"), Shape{rows});
+    update(b, grads[1]);
   }
 
   void train() {
