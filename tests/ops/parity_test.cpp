@@ -90,13 +90,15 @@ TEST_P(Parity, OneThreadEqualsTwoAndThree) {
   const Case& c = GetParam();
   const CaseGraph g = case_graph(c);
   const std::vector<Tensor> inputs = case_inputs(c);
-  const Backend& backend = backends().front();
-  const auto one = run(backend, 1, g.graph, g.outputs, g.inputs, inputs);
-  for (const int threads : {2, 3}) {
-    const auto many = run(backend, threads, g.graph, g.outputs, g.inputs, inputs);
-    for (std::size_t i = 0; i < one.size(); ++i)
-      EXPECT_TRUE(same_bytes(one[i], many[i]))
-          << c.id() << " with " << threads << " threads, output " << slot_name(g, i);
+  for (const Backend& backend : backends()) {
+    const auto one = run(backend, 1, g.graph, g.outputs, g.inputs, inputs);
+    for (const int threads : {2, 3}) {
+      const auto many = run(backend, threads, g.graph, g.outputs, g.inputs, inputs);
+      for (std::size_t i = 0; i < one.size(); ++i)
+        EXPECT_TRUE(same_bytes(one[i], many[i]))
+            << c.id() << " on " << backend.name << " with " << threads << " threads, output "
+            << slot_name(g, i);
+    }
   }
 }
 
@@ -154,6 +156,12 @@ std::vector<Case> differentiable_cases() {
 }
 
 class Gradient : public ::testing::TestWithParam<Case> {};
+
+// The step of the differences, relative to x above 1: rounding (eps / h) and truncation (h^2) of
+// functions of size 1 are about equal at the cube root of eps, 6e-6.
+constexpr double difference_step = 1e-5;
+// |f'''| of any case, in units of 1 + |f'|.
+constexpr double third_derivative = 100;
 
 // d(sum of cotangent * output) against central differences, in double.
 TEST_P(Gradient, MatchesCentralDifferences) {
@@ -214,6 +222,21 @@ TEST_P(Gradient, MatchesCentralDifferences) {
     evaluate->run();
     return evaluate->read(forward[loss].name).as<double>()[0];
   };
+  // What rounding may change of the loss: a sum of so many terms of this size altogether, each a
+  // sum of c.reduction terms itself.
+  std::int64_t terms = c.reduction;
+  double size = 1;
+  static_cast<void>(loss_at());
+  std::size_t next = 0;
+  for (const Value output : g.outputs) {
+    if (graph[output].dtype != DType::f32) continue;
+    const Tensor values = evaluate->read(forward[output].name);
+    const Tensor& cotangent = cotangents[next++].second;
+    for (std::int64_t i = 0; i < values.elements(); ++i)
+      size += std::abs(values.item(i) * cotangent.item(i));
+    terms += values.elements();
+  }
+  const double loss_error = tolerance(DType::f64, terms, size).abs;
   for (std::size_t k = 0; k < wrt.size(); ++k) {
     const std::string& name = graph[wrt[k]].name;
     const Value root = graph.root(grads[k]);
@@ -223,7 +246,7 @@ TEST_P(Gradient, MatchesCentralDifferences) {
     const std::size_t stride = std::max<std::size_t>(1, n / 23);
     for (std::size_t i = 0; i < n; i += stride) {
       const double x = at.as<double>()[i];
-      const double h = 1e-5 * std::max(1.0, std::abs(x));
+      const double h = difference_step * std::max(1.0, std::abs(x));
       at.as<double>()[i] = x + h;
       store->write(name, at);
       const double above = loss_at();
@@ -233,9 +256,11 @@ TEST_P(Gradient, MatchesCentralDifferences) {
       at.as<double>()[i] = x;
       store->write(name, at);
       const double numeric = (above - below) / (2 * h);
-      // Rounding of the loss over 2 h, and the third derivative's h^2.
-      const double limit =
-          1e-10 * (1 + std::abs(above)) / 1e-5 * 10 * 1e-3 + 2e-7 * (1 + std::abs(numeric));
+      // f(x + h) - f(x - h) = 2 h f'(x) + h^3 / 3 f'''(x), and the rounding of both.
+      const double rounding = 2 * loss_error / (2 * h);
+      const double truncation = h * h / 6 * third_derivative * (1 + std::abs(numeric));
+      const double own = tolerance(DType::f64, c.reduction).rel * (1 + std::abs(numeric));
+      const double limit = rounding + truncation + own;
       EXPECT_TRUE(std::abs(grad.as<double>()[i] - numeric) <= limit)
           << c.id() << ", input " << places[k] << " element " << i << ": " << grad.as<double>()[i]
           << " against " << numeric;
@@ -261,14 +286,39 @@ TEST(ParityTable, HasCasesForEveryOperator) {
   }
 }
 
-TEST(ParityTable, CostsArePositive) {
+// Of dense products, whose shapes say what they cost.
+double product_flops(const CaseGraph& g, const Node& node) {
+  const auto dim = [&](std::size_t in, int axis) {
+    return static_cast<double>(g.graph[node.inputs[in]].shape[axis]);
+  };
+  // x [B, in], w [out, in]; dy [B, out], w [out, in]; dy [B, out], x [B, in].
+  const bool forward = node.op == Op::linear || node.op == Op::linear_activation ||
+                       node.op == Op::linear_nll || node.op == Op::linear_sample_kl;
+  const double product = 2 * dim(0, 0) * dim(0, 1) * (forward ? dim(1, 0) : dim(1, 1));
+  if (node.op != Op::linear_wgrad_adam) return product;
+  return product + 14 * dim(0, 1) * dim(1, 1);  // Adam on each weight
+}
+
+TEST(ParityTable, CostsAreThoseOfTheShapes) {
+  int products = 0;
   for (const Case& c : parity_table()) {
+    SCOPED_TRACE(c.id());
     const CaseGraph g = case_graph(c);
     const Node& node = g.graph.nodes().front();
-    const Cost cost = op_def(node.op).cost(g.graph, node);
-    EXPECT_TRUE(cost.flops >= 0 && std::isfinite(cost.flops)) << c.id();
-    EXPECT_TRUE(cost.bytes >= 0 && std::isfinite(cost.bytes)) << c.id();
+    const OpDef& def = op_def(node.op);
+    const Cost cost = def.cost(g.graph, node);
+    EXPECT_TRUE(cost.flops >= 0 && std::isfinite(cost.flops)) << cost.flops;
+    // What it makes must at least be written.
+    double written = 0;
+    for (const Value output : node.outputs)
+      written += static_cast<double>(g.graph[output].shape.elements()) *
+                 static_cast<double>(size_of(g.graph[output].dtype));
+    EXPECT_TRUE(cost.bytes >= written && std::isfinite(cost.bytes)) << cost.bytes;
+    if (!def.name.starts_with("linear")) continue;
+    EXPECT_EQ(cost.flops, product_flops(g, node));
+    products += cost.flops > 0 ? 1 : 0;
   }
+  EXPECT_GT(products, 50);
 }
 
 }  // namespace
