@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "cuvae/error.h"
+#include "cuvae/rng.h"
+#include "graph/op.h"
 
 namespace cuvae {
 namespace {
@@ -125,6 +127,104 @@ TEST(ErrorBounds, CoverFloatProductsAndLittleMore) {
     EXPECT_FALSE(judge(Tensor(Shape{rows, out}, std::span<const double>(wrong)), ty, errors[id],
                        error_floor({}))
                      .passed);
+  }
+}
+
+// One node of an operator, over parameters, which may carry an error. A new operator does not
+// compile until it has its node here; a fused one has none, since only unfused steps are analysed.
+bool add_node(Graph& g, Op op) {
+  const auto p = [&](Shape shape) {
+    return g.parameter(std::string("p").append(std::to_string(g.values().size())), shape);
+  };
+  const auto text = [](const char* t) { return std::string(t); };
+  const std::int64_t latent = static_cast<std::int64_t>(Purpose::latent);
+  const auto clock = [&] { return g.input("clock", DType::i64, Shape{5}); };
+  const auto hyper = [&] { return g.input("hyper", DType::f32, Shape{1, 2}); };
+  const Shape m{3, 4};
+  const Shape rows{3};
+  switch (op) {
+    case Op::batch_index:
+      g.add(op, "node", {clock()}, {{"batch", std::int64_t{3}}, {"rows", std::int64_t{9}}});
+      return true;
+    case Op::gather: {
+      const Value row = g.input("row", DType::i64, rows);
+      g.add(op, "node", {g.input("window", DType::f32, Shape{9, 4}), row});
+      return true;
+    }
+    case Op::linear: g.add(op, "node", {p(m), p(Shape{2, 4}), p(Shape{2})}); return true;
+    case Op::linear_dgrad: g.add(op, "node", {p(m), p(Shape{4, 2})}); return true;
+    case Op::linear_wgrad:
+      g.add(op, "node", {p(m), p(Shape{3, 2})}, {{"bias", std::int64_t{1}}});
+      return true;
+    case Op::activation: g.add(op, "node", {p(m)}, {{"kind", text("tanh")}}); return true;
+    case Op::activation_grad:
+      g.add(op, "node", {p(m), p(m)}, {{"kind", text("tanh")}});
+      return true;
+    case Op::split: g.add(op, "node", {p(m)}, {{"sizes", text("1,3")}}); return true;
+    case Op::concat: g.add(op, "node", {p(m), p(Shape{3, 2})}); return true;
+    case Op::add:
+    case Op::mul: g.add(op, "node", {p(m), p(m)}); return true;
+    case Op::scale: g.add(op, "node", {p(m), hyper()}, {{"slot", std::int64_t{1}}}); return true;
+    case Op::reduce:
+      g.add(op, "node", {p(m)}, {{"axis", text("cols")}, {"op", text("sum")}});
+      return true;
+    case Op::broadcast:
+      g.add(op, "node", {p(rows)}, {{"axis", text("cols")}, {"shape", text("3,4")}});
+      return true;
+    case Op::fill: g.add(op, "node", {}, {{"shape", text("3,4")}, {"value", 0.5}}); return true;
+    case Op::detach: g.add(op, "node", {p(m)}); return true;
+    case Op::sample: g.add(op, "node", {p(m), p(m), clock()}, {{"purpose", latent}}); return true;
+    case Op::sample_grad: g.add(op, "node", {p(m), p(m), p(m)}); return true;
+    case Op::gaussian_kl: g.add(op, "node", {p(m), p(m)}); return true;
+    case Op::gaussian_kl_grad: g.add(op, "node", {p(rows), p(m), p(m)}); return true;
+    case Op::bernoulli_nll:
+    case Op::gaussian_nll: g.add(op, "node", {p(m), p(m)}); return true;
+    case Op::bernoulli_nll_grad:
+    case Op::gaussian_nll_grad: g.add(op, "node", {p(rows), p(m), p(m)}); return true;
+    case Op::adam: {
+      const Value commit = g.input("commit", DType::i64, Shape{1});
+      g.add(op, "node", {p(m), p(m), p(m), p(m), hyper(), clock(), commit});
+      return true;
+    }
+    case Op::linear_activation:
+    case Op::linear_sample_kl:
+    case Op::linear_nll:
+    case Op::linear_dgrad_activation:
+    case Op::linear_wgrad_adam:
+    case Op::count: return false;
+  }
+  return false;
+}
+
+// Without a rule for each, `cuvae compare` would fail where a model uses the operator.
+TEST(ErrorBounds, HaveARuleForEveryOperatorThatIsNotFused) {
+  const Op all[] = {
+#define CUVAE_OP(name) Op::name,
+#include "ops/ops.def"
+#undef CUVAE_OP
+  };
+  for (const Op op : all) {
+    const OpDef& def = op_def(op);
+    SCOPED_TRACE(def.name);
+    Graph graph;
+    ASSERT_EQ(add_node(graph, op), def.compose == nullptr);
+    if (def.compose) continue;
+    ValueTable values;
+    for (const ValueInfo& info : graph.values()) {
+      Tensor tensor(info.dtype == DType::f32 ? DType::f64 : info.dtype, info.shape);
+      if (info.dtype == DType::f32) {
+        double x = 0.3;
+        for (double& value : tensor.as<double>()) value = x += 0.1;
+      }
+      values.push_back(std::move(tensor));
+    }
+    const ErrorTable errors = error_bounds(graph, values, {.normals = 1e-6}, Kinks::free);
+    for (const Value output : graph.nodes().back().outputs) {
+      if (graph[output].dtype != DType::f32) continue;
+      const auto& error = errors[static_cast<std::size_t>(output.id)];
+      ASSERT_EQ(error.size(), static_cast<std::size_t>(graph[output].shape.elements()));
+      for (const double e : error) EXPECT_TRUE(e >= 0 && std::isfinite(e)) << e;
+    }
   }
 }
 
