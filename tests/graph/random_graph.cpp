@@ -56,7 +56,7 @@ class Generator {
       const Shape shape = g_[x].shape;
       const Value w = g_.state(name("w"), DType::f32, shape);
       if (pick(2) == 0) keep(g_.add("add", name("old"), {w, like(shape)}));
-      update(w, x);
+      update(w, pick(6) == 0 ? w : x);  // elementwise: it may be its own gradient
     }
     if (pick(3) == 0) reread();
     for (int i = pick(8); i > 0; --i) grow();
