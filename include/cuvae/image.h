@@ -32,6 +32,9 @@ struct ImageShape {
   std::int64_t width = 0;
 };
 
+// An enlargement that shows small pictures well: about 56 output pixels a side, at least 1.
+[[nodiscard]] int display_scale(const ImageShape& shape);
+
 struct GridOptions {
   std::int64_t columns = 0;      // 0: as square as can be; for reconstructions at most 10
   int scale = 1;                 // every pixel becomes scale x scale; 1 to 64

@@ -74,6 +74,7 @@ std::string step_table(const std::vector<StepBench>& steps) {
   std::string text =
       fmt::format("{:>6}  {:>19}  {:>11}  {:>8}  {:>8}  {:>8}  {:>8}  {:>6}\n", "batch",
                   "step (spread)", "samples/s", "GFLOP/s", "OpenBLAS", "tiles", "ceiling", "share");
+  // The middle columns are all GFLOP/s: of the step, of its products by either, and the better.
   for (const StepBench& step : steps) {
     text += fmt::format("{:>6}  {:>10.3f} ({:.3f}) ms  {:>11}  {:>8.1f}", step.batch, step.step_ms,
                         step.step_ms_spread,
@@ -90,9 +91,9 @@ std::string step_table(const std::vector<StepBench>& steps) {
         text += fmt::format("        {}: not measured: {}\n", peer.name, peer.absent);
         continue;
       }
-      text += fmt::format("        {} {}: {:.3f} ({:.3f}) ms a step; {:.2f} of ours", peer.name,
+      text += fmt::format("        {} {}: {:.3f} ({:.3f}) ms a step; {:.2f} times ours", peer.name,
                           peer.version, peer.step_ms, peer.step_ms_spread, peer.ratio);
-      text += peer.bound > 0 ? fmt::format(", bound {:.2f}\n", peer.bound) : "\n";
+      text += peer.bound > 0 ? fmt::format(", at most {:.2f} possible\n", peer.bound) : "\n";
     }
   }
   return text;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/pictures.h"
@@ -54,7 +55,7 @@ int decode(const Options& options, const Output& output) {
   const Tensor latents = read_latents(options.latents, run.model().config().latent.size);
   write_features(options.out, run.decode(latents), run.model());
   const std::int64_t n = latents.shape()[0];
-  output.text(fmt::format("{} decoded: {}", n, options.out));
+  output.text(fmt::format("{} decoded: {}", format_count(n), options.out));
   output.object(
       {{"run", options.run}, {"latents", options.latents}, {"samples", n}, {"out", options.out}});
   return 0;

@@ -6,8 +6,8 @@
 
 #include "cli/command.h"
 #include "cli/options.h"
-#include "cuvae/npy.h"
 #include "cuvae/run.h"
+#include "io/npy_file.h"
 
 namespace cuvae::cli {
 namespace {
@@ -32,8 +32,13 @@ int encode(const Options& options, const Output& output) {
   const auto encoding = run.encode(select_split(*data, options.split));
   const std::filesystem::path logvar =
       std::filesystem::path(options.out).replace_extension(".logvar.npy");
-  write_npy(options.out, encoding.mean.to(DType::f32));
-  write_npy(logvar, encoding.logvar.to(DType::f32));
+  // Both or none, where the disk fills up.
+  AtomicFile mean_file(options.out);
+  AtomicFile logvar_file(logvar);
+  write_npy(mean_file, encoding.mean.to(DType::f32));
+  write_npy(logvar_file, encoding.logvar.to(DType::f32));
+  mean_file.commit();
+  logvar_file.commit();
   const std::int64_t n = encoding.mean.shape()[0];
   output.text(fmt::format("mean {}: {}", encoding.mean.shape().str(), options.out));
   output.text(fmt::format("logvar {}: {}", encoding.logvar.shape().str(), logvar.string()));

@@ -14,6 +14,13 @@ ImageShape shape_of(const Model& model) {
   return {static_cast<int>(input.channels), input.height, input.width};
 }
 
+// As the pictures that a training run leaves.
+GridOptions options_of(const Model& model) {
+  GridOptions options;
+  options.scale = display_scale(shape_of(model));
+  return options;
+}
+
 OutputFormat format_of(const std::string& path) {
   return output_format(path, {OutputFormat::png, OutputFormat::npy});
 }
@@ -22,7 +29,7 @@ OutputFormat format_of(const std::string& path) {
 
 void write_features(const std::string& path, const Tensor& features, const Model& model) {
   if (format_of(path) == OutputFormat::png) {
-    write_png(path, image_grid(model.to_pixels(features), shape_of(model)));
+    write_png(path, image_grid(model.to_pixels(features), shape_of(model), options_of(model)));
     return;
   }
   const InputSpec& input = model.input();
@@ -36,19 +43,21 @@ void write_features(const std::string& path, const Tensor& features, const Model
 void write_pairs(const std::string& path, const Tensor& originals, const Tensor& reconstructions,
                  const Model& model) {
   if (format_of(path) == OutputFormat::png) {
-    write_png(path, reconstruction_grid(model.to_pixels(originals),
-                                        model.to_pixels(reconstructions), shape_of(model)));
+    write_png(path,
+              reconstruction_grid(model.to_pixels(originals), model.to_pixels(reconstructions),
+                                  shape_of(model), options_of(model)));
     return;
   }
   const std::int64_t n = originals.shape()[0];
-  const std::int64_t d = originals.shape()[1];
-  Tensor both(DType::f32, {2, n, d});
+  const InputSpec& input = model.input();
+  Tensor both(DType::f32, {2, n, originals.shape()[1]});
   const Tensor first = originals.to(DType::f32);
   const Tensor second = reconstructions.to(DType::f32);
   const auto rest =
       std::copy(first.as<float>().begin(), first.as<float>().end(), both.as<float>().begin());
   std::copy(second.as<float>().begin(), second.as<float>().end(), rest);
-  write_npy(path, both);
+  // Four dimensions at most: several channels stay above one another.
+  write_npy(path, both.reshaped({2, n, input.channels * input.height, input.width}));
 }
 
 }  // namespace cuvae::cli

@@ -59,7 +59,7 @@ std::string render_evaluation(const EvaluationEvent& event) {
   std::string line =
       fmt::format("epoch {}/{}  train neg_elbo {}", event.epoch, event.epochs, terms(event.train));
   if (event.test) line += fmt::format("  test {}", terms(*event.test));
-  return line + fmt::format("  {}", format_duration(event.seconds));
+  return line + fmt::format("  ({} in all)", format_duration(event.seconds));
 }
 
 Progress::Progress(const Output& output) : output_(output) {

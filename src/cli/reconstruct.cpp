@@ -81,7 +81,7 @@ Command reconstruct_command() {
             flags.value("--count", options->count, "N", "the first N rows; 10 without it");
             flags.value("--index", options->index, "I,J,...", "these rows");
             flags.value("--out", options->out, "FILE",
-                        "X.png, or X.npy: [2, N, D], originals first");
+                        "X.png, or X.npy: f32 [2, N, H, W], originals first");
             options->config.add_device(flags);
             return [options](const Output& output) { return reconstruct(*options, output); };
           }};

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/pictures.h"
@@ -32,7 +33,7 @@ int sample(const Options& options, const Output& output) {
   LoadedRun run(options.run, *device);
   announce_device(how, *device, output);
   write_features(options.out, run.sample(count, static_cast<std::uint64_t>(seed)), run.model());
-  output.text(fmt::format("{} samples: {}", count, options.out));
+  output.text(fmt::format("{} samples: {}", format_count(count), options.out));
   output.object({{"run", options.run}, {"count", count}, {"seed", seed}, {"out", options.out}});
   return 0;
 }

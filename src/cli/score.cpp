@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/text.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/run.h"
@@ -45,7 +46,7 @@ int score(const Options& options, const Output& output) {
     csv += iw.empty() ? "\n" : fmt::format(",{:.9g}\n", iw[i]);
   }
   write_file(options.out, csv);
-  output.text(fmt::format("{} scores: {}", scores.kl.size(), options.out));
+  output.text(fmt::format("{} scores: {}", format_count(split.size()), options.out));
   output.object({{"run", options.run},
                  {"split", options.split},
                  {"samples", scores.kl.size()},

@@ -190,6 +190,11 @@ Image read_png(const std::filesystem::path& path) {
   return image;
 }
 
+int display_scale(const ImageShape& shape) {
+  return static_cast<int>(std::max<std::int64_t>(
+      1, 56 / std::max<std::int64_t>(1, std::max(shape.height, shape.width))));
+}
+
 Image image_grid(const Tensor& images, const ImageShape& shape, const GridOptions& options) {
   const std::int64_t count = checked_count(images, shape, options);
   std::int64_t columns = options.columns;

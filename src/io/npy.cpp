@@ -12,6 +12,7 @@
 
 #include "cuvae/error.h"
 #include "io/file.h"
+#include "io/npy_file.h"
 
 namespace cuvae {
 namespace {
@@ -217,7 +218,7 @@ Tensor read_npy(const std::filesystem::path& path) {
   }
 }
 
-void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+void write_npy(AtomicFile& file, const Tensor& tensor) {
   const auto descr = std::ranges::find(descrs, tensor.dtype(), &Descr::dtype);
   std::string text = "{'descr': '" + std::string(descr->name) + "', 'fortran_order': False, ";
   text += "'shape': (";
@@ -235,10 +236,14 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   header += {'\x01', '\x00', static_cast<char>(text.size()), '\x00'};
   header += text;
 
-  AtomicFile out(path);
-  out.write(header);
-  out.write(tensor.bytes());
-  out.commit();
+  file.write(header);
+  file.write(tensor.bytes());
+}
+
+void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
+  AtomicFile file(path);
+  write_npy(file, tensor);
+  file.commit();
 }
 
 }  // namespace cuvae

@@ -22,7 +22,7 @@ void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& fol
   if (input.channels != 1 && input.channels != 3) return;
   const ImageShape shape = image_shape(input);
   GridOptions options;
-  options.scale = std::max<int>(1, static_cast<int>(56 / std::max(input.height, input.width)));
+  options.scale = display_scale(shape);
 
   const auto seed = static_cast<std::uint64_t>(run.config().train.seed);
   const Tensor samples = run.model().to_pixels(run.sample(64, seed));

@@ -206,9 +206,10 @@ class TrainRun {
     const DeviceInfo info = device_->info();
     options_.on_message(fmt::format("device {}: {}, {}", info.name, info.model, info.details));
     options_.on_message(fmt::format(
-        "model {}: {} parameters; {} training samples, {} steps an epoch", config_.name,
-        format_count(trainer_->model().parameter_count()), format_count(dataset_->train->size()),
-        format_count(trainer_->steps_per_epoch())));
+        "model {}: {} parameters; {} training samples, {} step{} an epoch; nats per sample",
+        config_.name, format_count(trainer_->model().parameter_count()),
+        format_count(dataset_->train->size()), format_count(trainer_->steps_per_epoch()),
+        trainer_->steps_per_epoch() == 1 ? "" : "s"));
     options_.on_message("run folder " + folder_.path.string());
     if (!options_.resume) return;
     const std::int64_t step = trainer_->step();

@@ -252,7 +252,7 @@ TEST_F(Commands, ReconstructionsStandBesideTheirOriginals) {
   const Json json = json_of({"reconstruct", "run", "--index", "3,0", "--out", "r.npy"});
   EXPECT_EQ(json.at("index"), Json({3, 0}));
   const Tensor pairs = read_npy(folder_ / "r.npy");
-  ASSERT_EQ(pairs.shape(), Shape({2, 2, 64}));
+  ASSERT_EQ(pairs.shape(), Shape({2, 2, 8, 8}));
   // Blobs of the test split, scaled to [0, 1]: the first row is sample 3.
   const auto originals = json_of({"reconstruct", "run", "--count", "4", "--out", "four.npy"});
   EXPECT_EQ(originals.at("index").size(), 4U);

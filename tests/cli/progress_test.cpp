@@ -57,11 +57,11 @@ TEST(Progress, EvaluationIsOneLine) {
   event.train = {.neg_elbo = 110.125, .reconstruction = 86.0, .kl = 24.125};
   event.seconds = 2.5;
   EXPECT_EQ(render_evaluation(event),
-            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  2.50 s");
+            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  (2.50 s in all)");
   event.test = Metrics{.neg_elbo = 111.5, .reconstruction = 87.0, .kl = 24.5};
   EXPECT_EQ(render_evaluation(event),
             "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  "
-            "test 111.50 = 87.00 + kl 24.50  2.50 s");
+            "test 111.50 = 87.00 + kl 24.50  (2.50 s in all)");
 }
 
 }  // namespace

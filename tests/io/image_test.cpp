@@ -309,5 +309,12 @@ TEST(ReconstructionGrid, CountsThatDoNotAgree) {
   });
 }
 
+TEST(ImageGrid, SmallPicturesAreEnlargedForDisplay) {
+  EXPECT_EQ(display_scale({1, 28, 28}), 2);
+  EXPECT_EQ(display_scale({1, 8, 8}), 7);
+  EXPECT_EQ(display_scale({3, 64, 64}), 1);
+  EXPECT_EQ(display_scale({1, 1, 500}), 1);
+}
+
 }  // namespace
 }  // namespace cuvae
