@@ -38,8 +38,7 @@ class CpuDevice final : public Device {
             .details = fmt::format("{} thread{}, {} loops, OpenBLAS {}{}", team_.threads(),
                                    team_.threads() == 1 ? "" : "s", isa, cpu::blas_core_type(),
                                    real_ == DType::f64 ? ", double" : ""),
-            .numerics =
-                fmt::format("cpu {}, OpenBLAS {}", name_of(real_), cpu::blas_core_type()),
+            .numerics = fmt::format("cpu {}, OpenBLAS {}", name_of(real_), cpu::blas_core_type()),
             .real = real_,
             .threads = team_.threads()};
   }
