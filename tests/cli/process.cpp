@@ -41,6 +41,14 @@ int open_terminal() {
 
 }  // namespace
 
+bool has_terminals() {
+  const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (master < 0) return false;
+  const bool usable = grantpt(master) == 0 && unlockpt(master) == 0;
+  close(master);
+  return usable;
+}
+
 Process::Process(const std::vector<std::string>& arguments, const ProcessOptions& options)
     : options_(options) {
   std::string pattern = (std::filesystem::temp_directory_path() / "cuvae-cli-XXXXXX").string();

@@ -47,6 +47,9 @@ class Process {
   bool done_ = false;
 };
 
+// Whether this machine gives pseudo terminals (a bare chroot does not).
+bool has_terminals();
+
 ProcessResult run(const std::vector<std::string>& arguments, const ProcessOptions& options = {});
 
 }  // namespace cuvae::test
