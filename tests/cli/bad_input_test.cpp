@@ -2,10 +2,15 @@
 // One line, the documented status, a mend, and nothing left behind.
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
+#include <zlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -30,6 +35,37 @@ constexpr const char* train_labels = "train-labels-idx1-ubyte";
 void write(const fs::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
+
+void write_gzip(const fs::path& path, const std::string& bytes) {
+  gzFile file = gzopen(path.c_str(), "wb");
+  ASSERT_NE(file, nullptr) << path;
+  EXPECT_EQ(gzwrite(file, bytes.data(), static_cast<unsigned>(bytes.size())),
+            static_cast<int>(bytes.size()));
+  EXPECT_EQ(gzclose(file), Z_OK);
+}
+
+// A disk of its own, of a few pages, that no other process sees; only root may have one.
+class TinyDisk {
+ public:
+  TinyDisk(const fs::path& at, const char* size) : at_(at) {
+    fs::create_directory(at);
+    mounted_ = unshare(CLONE_NEWNS) == 0 &&
+               mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+               mount("none", at.c_str(), "tmpfs", 0, (std::string("size=") + size).c_str()) == 0;
+    if (!mounted_) refusal_ = std::strerror(errno);
+  }
+  TinyDisk(const TinyDisk&) = delete;
+  TinyDisk& operator=(const TinyDisk&) = delete;
+  ~TinyDisk() {
+    if (mounted_) umount2(at_.c_str(), MNT_DETACH);
+  }
+  [[nodiscard]] const std::string& refusal() const { return refusal_; }  // empty: mounted
+
+ private:
+  fs::path at_;
+  std::string refusal_;
+  bool mounted_ = false;
+};
 
 // One line `cuvae: error: WHAT (WHERE): MEND`, and the status.
 void expect_one_line(const ProcessResult& result, int status) {
@@ -85,6 +121,12 @@ TEST_F(BadInput, DataThatAreNotWhatTheyClaim) {
   wrong_magic[2] = '\x0d';  // floats
   std::string enormous = images.substr(0, 16);
   enormous[4] = enormous[8] = enormous[12] = '\x7f';
+  const auto gzipped = [&](const fs::path& d, const std::string& bytes) {
+    fs::remove(d / train_images);
+    const fs::path packed = d / (std::string(train_images) + ".gz");
+    write_gzip(packed, bytes);
+    return packed;
+  };
   struct Case {
     const char* what;
     std::function<void(const fs::path&)> change;  // of a copy of the data
@@ -103,6 +145,23 @@ TEST_F(BadInput, DataThatAreNotWhatTheyClaim) {
          fs::remove(d / train_images);
          write(d / (std::string(train_images) + ".gz"), images);
        }},
+      {"gzip cut off",
+       [&](auto& d) {
+         const fs::path packed = gzipped(d, images);
+         fs::resize_file(packed, fs::file_size(packed) / 2);
+       }},
+      {"gzip with a flipped byte",
+       [&](auto& d) {
+         const fs::path packed = gzipped(d, images);
+         std::string bytes = file_bytes(packed);
+         bytes[bytes.size() - 6] ^= 1;  // in its checksum
+         write(packed, bytes);
+       }},
+      {"truncated, gzipped", [&](auto& d) { gzipped(d, images.substr(0, 5000)); }},
+      {"oversized, gzipped", [&](auto& d) { gzipped(d, images + "x"); }},
+      {"wrong magic, gzipped", [&](auto& d) { gzipped(d, wrong_magic); }},
+      {"an enormous header, gzipped", [&](auto& d) { gzipped(d, enormous); }},
+      {"not an image, gzipped", [&](auto& d) { gzipped(d, "P6 28 28 255 hello"); }},
       {"labels that do not match",
        [&](auto& d) {
          std::string fewer = labels.substr(0, labels.size() - 1);
@@ -139,6 +198,12 @@ TEST_F(BadInput, DataThatAreNotWhatTheyClaim) {
     expect_one_line(train({"--data", "bad"}), 3);
     EXPECT_EQ(entries(), before);
   }
+  // What the cases change is good before.
+  fs::remove_all(folder_ / "bad");
+  fs::copy(folder_ / "data", folder_ / "bad");
+  gzipped(folder_ / "bad", images);
+  const ProcessResult good = train({"--data", "bad"});
+  EXPECT_EQ(good.status, 0) << good.err;
 }
 
 TEST_F(BadInput, TrainingThatCannotWork) {
@@ -150,6 +215,26 @@ TEST_F(BadInput, TrainingThatCannotWork) {
   const auto before = entries();
   for (const Case& c : std::vector<Case>{
            {{"--batch-size", "257"}, 2},
+           {{"--batch-size", "0"}, 2},
+           {{"--batch-size", "-1"}, 2},
+           {{"--batch-size", "1000000000000000000"}, 2},
+           {{"--batch-size", "99999999999999999999"}, 2},
+           {{"--epochs", "0"}, 2},
+           {{"--threads", "-1"}, 2},
+           {{"--threads", "1000000000000"}, 2},
+           {{"--seed", "-1"}, 2},
+           {{"--lr", "-1"}, 2},
+           {{"--lr", "nan"}, 2},
+           {{"--set", "model.latent.size=-1"}, 2},
+           {{"--set", "model.latent.size=1000000000000"}, 2},
+           {{"--set", "model.encoder.layers=[{ out = 0 }]"}, 2},
+           {{"--set", "model.encoder.layers=[{ out = 1000000000000 }]"}, 2},
+           {{"--set", "model.decoder.layers=[{ out = 1048576 }, { out = 1048576 }]"}, 4},
+           {{"--set", "train.lrr=1"}, 2},
+           {{"--preset", "mnist-mpl"}, 2},
+           {{"--lrr", "1"}, 2},
+           {{"--out", "data"}, 2},
+           {{"--out", "data", "--overwrite"}, 2},
            {{"--lr", "1e30"}, 5},
            {{"--lr", "1e30", "--batch-size", "256", "--epochs", "1"}, 5},  // in the only step
            {{"--out", "file/run"}, 1},
@@ -179,8 +264,14 @@ TEST_F(BadInput, ModelsThatAreDamaged) {
   TensorFile file = read_safetensors(path);
   file.tensors[0].tensor.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
   write_safetensors(folder_ / "nan", file);
+  for (NamedTensor& named : file.tensors) {
+    std::ranges::fill(named.tensor.as<float>(), std::numeric_limits<float>::quiet_NaN());
+  }
+  write_safetensors(folder_ / "all-nan", file);
   std::string header = good;
   header[9] = '!';
+  std::string length = good;
+  length[6] ^= 1;  // of the header, 2^48 bytes more
   struct Case {
     const char* what;
     std::string bytes;
@@ -188,7 +279,9 @@ TEST_F(BadInput, ModelsThatAreDamaged) {
   for (const Case& c : std::vector<Case>{{"truncated", good.substr(0, good.size() / 2)},
                                          {"one byte more", good + "x"},
                                          {"a damaged header", header},
+                                         {"a flipped length", length},
                                          {"a NaN", file_bytes(folder_ / "nan")},
+                                         {"all NaN", file_bytes(folder_ / "all-nan")},
                                          {"empty", ""}}) {
     SCOPED_TRACE(c.what);
     write(path, c.bytes);
@@ -230,6 +323,36 @@ TEST_F(BadInput, AFullDiskLeavesNothingHalfWritten) {
   }
   EXPECT_EQ(file_bytes(folder_ / "x.npy"), "an older file");
   EXPECT_EQ(in_folder({"eval", "run", "--quiet"}).status, 0);  // the replaced run is back
+}
+
+TEST_F(BadInput, ADiskThatFillsUpLeavesNothingHalfWritten) {
+  ASSERT_EQ(train({}).status, 0);
+  const fs::path full = folder_ / "full";
+  const TinyDisk disk(full, "16k");  // four pages
+  if (!disk.refusal().empty()) {
+    GTEST_SKIP() << "no file system of its own for this user (" << disk.refusal()
+                 << "); AFullDiskLeavesNothingHalfWritten does it by a limit of the file size";
+  }
+  const auto refused = [&](const Args& args) {
+    SCOPED_TRACE(args[0]);
+    Args quiet = args;
+    quiet.emplace_back("--quiet");
+    const auto before = entries();
+    const ProcessResult result = in_folder(quiet);
+    expect_one_line(result, 1);
+    EXPECT_NE(result.err.find("No space left on device"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("free some space"), std::string::npos) << result.err;
+    EXPECT_EQ(entries(), before);
+  };
+  refused({"train", "small.toml", "--out", "full/run"});  // its checkpoint is larger
+  write(full / "x.npy", "an older file");
+  write(full / "filler", std::string(8192, 'x'));  // one page is left
+  refused({"train", "small.toml", "--out", "full/run"});
+  refused({"sample", "run", "--count", "500", "--out", "full/x.npy"});
+  refused({"sample", "run", "--count", "500", "--out", "full/s.npy"});
+  refused({"encode", "run", "--out", "full/x.npy"});  // room for the means, not for the logvars
+  refused({"encode", "run", "--out", "full/z.npy"});
+  EXPECT_EQ(file_bytes(full / "x.npy"), "an older file");
 }
 
 }  // namespace

@@ -2,13 +2,16 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cli/process.h"
@@ -196,6 +199,26 @@ TEST_F(Commands, InterruptWritesACheckpointThatResumes) {
   const Json resumed =
       json_of({"train", "--resume", "--out", "run", "--epochs", std::to_string(done + 2)});
   EXPECT_EQ(resumed.at("epochs"), done + 2);
+}
+
+TEST_F(Commands, TheSecondInterruptEndsAtOnce) {
+  ASSERT_EQ(train("run").status, 0);
+  const std::string before = file_bytes(folder_ / "run/model.safetensors");
+  // A pipe that nobody reads keeps the program from its next step, where it would stop.
+  fs::remove(folder_ / "run/env.json");
+  ASSERT_EQ(mkfifo((folder_ / "run/env.json").c_str(), 0600), 0);
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "--resume", "--out", "run", "--epochs", "100000000"}, options);
+  ASSERT_TRUE(process.wait_for("run folder"));
+  process.signal(SIGINT);
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(process.running()) << process.wait().err;
+  process.signal(SIGINT);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130);
+  EXPECT_EQ(result.err.find("a checkpoint is written"), std::string::npos) << result.err;
+  EXPECT_EQ(file_bytes(folder_ / "run/model.safetensors"), before);
 }
 
 TEST_F(Commands, ProgressIsDrawnOnATerminalOnly) {

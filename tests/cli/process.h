@@ -31,6 +31,7 @@ class Process {
   ~Process();  // kills it where it still runs
 
   void signal(int number) const;
+  [[nodiscard]] bool running() { return !ended(false); }
   // Waits until standard error holds `text`; false where the process ends or time runs out first.
   bool wait_for(const std::string& text);
   ProcessResult wait();

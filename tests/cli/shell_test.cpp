@@ -185,6 +185,43 @@ TEST(Shell, ConfigurationErrorsNameFileAndLine) {
       2, "(environment CUVAE_TRAIN_LR)");
 }
 
+TEST(Shell, MistypedVariablesAreErrors) {
+  const TemporaryFolder folder;
+  const auto with = [&](const std::string& name) {
+    return run({"train"}, {.environment = {{name, "1"}}, .folder = folder.path().string()});
+  };
+  expect_refused(with("CUVAE_TRAIN_LRR"), 2,
+                 "unknown variable `CUVAE_TRAIN_LRR` (environment): did you mean "
+                 "`CUVAE_TRAIN_LR`?");
+  // One of another beginning is not ours: the missing data is what stops this.
+  expect_refused(with("CUVAE_SOMETHING_ELSE"), 3, "data/mnist");
+}
+
+TEST(Shell, FlagsOfTestsAreNotShown) {
+  EXPECT_EQ(run({"compare", "--help"}).out.find("break"), std::string::npos);
+  const ProcessResult near = run({"compare", "--break-gradien", "x"});
+  expect_refused(near, 2, "unknown flag `--break-gradien`");
+  EXPECT_EQ(near.err.find("did you mean"), std::string::npos) << near.err;
+}
+
+TEST(Shell, ColumnsOfWideLayersStandBelowEachOther) {
+  const TemporaryFolder folder;
+  const ProcessResult result =
+      run({"info", "--preset", "mnist-mlp", "--set", "model.encoder.layers=[{ out = 1048576 }]"},
+          {.folder = folder.path().string()});
+  ASSERT_EQ(result.status, 0) << result.err;
+  std::istringstream lines(result.out);
+  std::size_t width = 0;
+  int rows = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with("  encoder.") && !line.starts_with("  decoder.")) continue;
+    if (rows++ == 0) width = line.size();
+    EXPECT_EQ(line.size(), width) << line;
+  }
+  EXPECT_EQ(rows, 10) << result.out;
+  expect_contains(result.out, "  822,083,584\n");
+}
+
 TEST(Shell, ControlCodesInNamesDoNotReachTheTerminal) {
   const ProcessResult result = run({"\x1b[31mred\nline"});
   expect_refused(result, 2, "unknown command");

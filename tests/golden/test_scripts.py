@@ -173,7 +173,7 @@ class Parity(unittest.TestCase):
         for extra in ([], ["--double"]):
             result = self.run_script("--check", *extra)
             self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-            self.assertEqual(result.stdout.count("ok  "), 3 + 2 * 10)
+            self.assertEqual(result.stdout.count("ok  "), 6 + 2 * 10)
 
     def test_double_agrees_to_rounding(self):
         export = make_mnist_mlp.Export(self.folder, self.folder, None)
