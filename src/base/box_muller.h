@@ -7,17 +7,19 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace cuvae {
 
 // Uniform on (0, 1]. The product is exact, so the sum is the only rounding after the conversion.
-inline float uniform_of_word(std::uint32_t word) noexcept {
+CUVAE_HOST_DEVICE inline float uniform_of_word(std::uint32_t word) noexcept {
   return static_cast<float>(word) * 0x1p-32F + 0x1p-33F;
 }
 
 // ln(u) for a positive normal u: u = 2^e m with m in [sqrt(1/2), sqrt(2)), s = (m - 1)/(m + 1),
 // ln m = 2 atanh(s) = 2 (s + s^3/3 + s^5/5 + s^7/7 + s^9/9); the next term is 2e-9 of the sum.
 // ln 2 in two parts: e times the first is exact.
-inline float log_of_uniform(float u) noexcept {
+CUVAE_HOST_DEVICE inline float log_of_uniform(float u) noexcept {
   constexpr std::uint32_t sqrt_half = 0x3f3504f3;
   const auto bits = std::bit_cast<std::uint32_t>(u);
   const std::int32_t exponent = static_cast<std::int32_t>(bits - sqrt_half) >> 23;
@@ -34,7 +36,8 @@ inline float log_of_uniform(float u) noexcept {
 
 // sin and cos of 2 pi (word + 1/2) / 2^32. The quarter turn is taken off in integers, without
 // error; what is left lies in [-pi/4, pi/4], where the Taylor terms left out are below 3e-8.
-inline void sincos_of_word(std::uint32_t word, float& sine, float& cosine) noexcept {
+CUVAE_HOST_DEVICE inline void sincos_of_word(std::uint32_t word, float& sine,
+                                             float& cosine) noexcept {
   constexpr float turn = 0x1.921fb6p-30F;  // 2 pi / 2^32
   const std::uint32_t quarter = (word + (std::uint32_t{1} << 29)) >> 30;
   const auto rest = static_cast<std::int32_t>(word - (quarter << 30));
@@ -52,7 +55,8 @@ inline void sincos_of_word(std::uint32_t word, float& sine, float& cosine) noexc
 
 // Two standard normals (r sin, r cos), r = sqrt(-2 ln u): Box and Muller, "A note on the generation
 // of random normal deviates", 1958. ln u <= 0 up to rounding at u = 1, where it is exactly 0.
-inline void box_muller(std::uint32_t w0, std::uint32_t w1, float& first, float& second) noexcept {
+CUVAE_HOST_DEVICE inline void box_muller(std::uint32_t w0, std::uint32_t w1, float& first,
+                                         float& second) noexcept {
   const float r = std::sqrt(-2.0F * log_of_uniform(uniform_of_word(w0)));
   float sine;
   float cosine;

@@ -1,12 +1,10 @@
 #include "cuvae/rng.h"
 
 #include "base/box_muller.h"
+#include "base/counters.h"
 
 namespace cuvae {
 namespace {
-
-constexpr int stream_shift = 40;
-constexpr int purpose_shift = 56;
 
 // The high and low words of a 32 by 32 bit product.
 struct Product {
@@ -39,9 +37,7 @@ PhiloxWords philox4x32(PhiloxWords counter, std::uint64_t key) noexcept {
 }
 
 PhiloxWords random_words(const RandomKey& key, std::uint64_t group) noexcept {
-  const std::uint64_t subsequence = (static_cast<std::uint64_t>(key.purpose) << purpose_shift) |
-                                    (static_cast<std::uint64_t>(key.stream) << stream_shift) |
-                                    group;
+  const std::uint64_t subsequence = random_subsequence(key.purpose, key.stream, group);
   return philox4x32(
       {static_cast<std::uint32_t>(key.step), static_cast<std::uint32_t>(key.step >> 32),
        static_cast<std::uint32_t>(subsequence), static_cast<std::uint32_t>(subsequence >> 32)},

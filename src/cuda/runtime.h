@@ -52,12 +52,21 @@ struct Kernel {
   std::string_view name;  // for messages and ranges
 };
 
+// Memory that a launch may touch. CUDA takes no notice of it; the SIMT runner holds kernels to it.
+struct Access {
+  void* memory = nullptr;
+  std::size_t bytes = 0;
+  bool write = false;
+  bool early = false;  // read before the kernel waits for its producers
+};
+
 struct LaunchShape {
   Dim3 grid;
   Dim3 block;
   std::size_t shared_bytes = 0;  // dynamic
   bool cooperative = false;      // all blocks run at once
   bool programmatic = false;     // may start before the kernel before it has ended
+  std::span<const Access> accesses = {};  // none: not said
 };
 
 enum class Call : std::uint8_t {

@@ -1,0 +1,16 @@
+# Every kernel file. nvcc compiles them for the GPU, the host compiler for the SIMT runner.
+set(CUVAE_KERNEL_SOURCES
+  activation.cu
+  adam.cu
+  arithmetic.cu
+  bernoulli.cu
+  data.cu
+  gaussian.cu
+  gaussian_kl.cu
+  linear.cu
+  linear_fused.cu
+  reduce.cu
+  sample.cu
+  shape.cu
+  table.cu)
+list(TRANSFORM CUVAE_KERNEL_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/kernels/")

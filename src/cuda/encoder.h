@@ -1,0 +1,80 @@
+#pragma once
+// The only way to launch a kernel. The encoder knows which node it is launching for, on which
+// stream, and what that node may read and write; it checks every launch, names it in messages and
+// profiler ranges, and lets it start before its predecessor has ended where that is safe
+// (programmatic dependent launch). Recording into a graph is launching while a capture is open.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "cuda/runtime.h"
+
+namespace cuvae::cuda {
+
+// A kernel with the types of its parameters; made by CUVAE_KERNEL (kernels/device/device.cuh).
+template <class... P>
+struct TypedKernel {
+  Kernel kernel;
+};
+
+// How one launch is cut, beside its kernel.
+struct LaunchSize {
+  std::int64_t blocks_x = 1;  // up to 2^31 - 1
+  std::int64_t blocks_y = 1;  // up to 65535
+  std::int64_t blocks_z = 1;  // up to 65535
+  int threads = 256;          // of a block
+  std::size_t shared_bytes = 0;
+};
+
+class Encoder {
+ public:
+  Encoder(Runtime& runtime, const Properties& properties)
+      : runtime_(runtime), properties_(properties) {}
+
+  [[nodiscard]] const Properties& properties() const noexcept { return properties_; }
+
+  // What follows is launched for `node`, into `stream`, and touches `accesses` only (they must
+  // outlive the node's launches). `overlap`: the first launch may start before what stands before
+  // it in the stream has ended, which its kernel waits for (device::wait_for_producers).
+  void begin(std::string_view node, Runtime::Raw stream, std::span<const Access> accesses,
+             bool overlap);
+
+  // Launches on the current node's stream; an empty grid (no blocks) is nothing to do. Throws
+  // Error(device) for what the device does not take, with the node's and the kernel's name.
+  template <class... P, class... A>
+  void launch(const TypedKernel<P...>& kernel, const LaunchSize& size, A&&... arguments) {
+    static_assert(sizeof...(P) == sizeof...(A), "a kernel's arguments do not match its parameters");
+    std::tuple<std::remove_cv_t<P>...> values(
+        static_cast<std::remove_cv_t<P>>(std::forward<A>(arguments))...);
+    std::apply(
+        [&](auto&... value) {
+          void* const pointers[] = {static_cast<void*>(&value)..., nullptr};
+          launch_raw(kernel.kernel, size, {pointers, sizeof...(P)});
+        },
+        values);
+  }
+
+  // Zeroes on the current node's stream.
+  void zero(void* memory, std::size_t bytes);
+
+  [[nodiscard]] std::int64_t launches() const noexcept { return launches_; }
+
+ private:
+  void launch_raw(const Kernel& kernel, const LaunchSize& size, std::span<void* const> arguments);
+
+  Runtime& runtime_;
+  const Properties& properties_;
+  std::string_view node_;
+  Runtime::Raw stream_ = nullptr;
+  std::span<const Access> accesses_;
+  bool overlap_ = false;
+  std::int64_t launches_ = 0;
+};
+
+}  // namespace cuvae::cuda
