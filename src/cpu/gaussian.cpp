@@ -1,4 +1,4 @@
-#include "cpu/gaussian_constant.h"
+#include "ops/gaussian_constant.h"
 #include "cpu/kernel.h"
 #include "ops/rules.h"
 

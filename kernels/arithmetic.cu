@@ -1,0 +1,95 @@
+#include "kernels/elementwise.cuh"
+#include "kernels/hyper.cuh"
+
+namespace CUVAE_KERNELS {
+
+struct Add {
+  const float* a;
+  const float* b;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = a[i] + b[i]; }
+};
+
+struct Mul {
+  const float* a;
+  const float* b;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = a[i] * b[i]; }
+};
+
+// By factor, and by *scheduled where there is one.
+struct Scale {
+  float factor;
+  const float* scheduled;
+  const float* x;
+  float* y;
+  __device__ void operator()(std::int64_t i) const {
+    y[i] = x[i] * (scheduled != nullptr ? factor * *scheduled : factor);
+  }
+};
+
+struct Fill {
+  float value;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = value; }
+};
+
+struct Copy {
+  const float* x;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = x[i]; }
+};
+
+CudaKernel cuda_add(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  return [=](const CudaArgs& args) {
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Add>), elementwise_size(args.encoder, n), n,
+                        Add{args.in(0), args.in(1), args.out(0)});
+  };
+}
+
+CudaKernel cuda_mul(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  return [=](const CudaArgs& args) {
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Mul>), elementwise_size(args.encoder, n), n,
+                        Mul{args.in(0), args.in(1), args.out(0)});
+  };
+}
+
+CudaKernel cuda_scale(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  const auto factor = static_cast<float>(node.attrs().real("factor", 1.0));
+  const bool has_hyper = node.has(1);
+  const std::int64_t slot = has_hyper ? node.attrs().integer("slot") : 0;
+  return [=](const CudaArgs& args) {
+    const float* scheduled = has_hyper ? hyper_row(args, 1) + slot : nullptr;
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Scale>), elementwise_size(args.encoder, n), n,
+                        Scale{factor, scheduled, args.in(0), args.out(0)});
+  };
+}
+
+CudaKernel cuda_fill(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  const auto value = static_cast<float>(node.attrs().real("value"));
+  return [=](const CudaArgs& args) {
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Fill>), elementwise_size(args.encoder, n), n,
+                        Fill{value, args.out(0)});
+  };
+}
+
+CudaKernel cuda_detach(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  return [=](const CudaArgs& args) {
+    if (args.in(0) == args.out(0)) return;
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Copy>), elementwise_size(args.encoder, n), n,
+                        Copy{args.in(0), args.out(0)});
+  };
+}
+
+CUVAE_CUDA_ALWAYS(add)
+CUVAE_CUDA_ALWAYS(mul)
+CUVAE_CUDA_ALWAYS(scale)
+CUVAE_CUDA_ALWAYS(fill)
+CUVAE_CUDA_ALWAYS(detach)
+
+}  // namespace CUVAE_KERNELS

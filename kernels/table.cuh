@@ -1,0 +1,11 @@
+#pragma once
+// Every operator's launcher, of one compilation. Plain C++: the seams in src/ include it.
+
+#include "cuda/kernel.h"
+
+namespace cuvae::gpu {
+const cuda::KernelTable& kernel_table();  // compiled by nvcc
+}
+namespace cuvae::gpu_on_simt {
+const cuda::KernelTable& kernel_table();  // compiled for the SIMT runner
+}
