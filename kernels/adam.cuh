@@ -14,8 +14,8 @@ struct Adam {
   float beta2, one_minus_beta2;
   float weight_decay, eps;
   double log_beta1, log_beta2;
-  int step = 0;                     // unrolled step
-  const float* hyper = nullptr;     // its {lr, beta}
+  int step = 0;                  // unrolled step
+  const float* hyper = nullptr;  // its {lr, beta}
   const std::int64_t* clock = nullptr;
   const std::int64_t* commit = nullptr;
 };

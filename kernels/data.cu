@@ -34,7 +34,7 @@ struct BatchIndex {
       const RandomKey key{static_cast<std::uint64_t>(clock[clock_seed]), Purpose::shuffle,
                           static_cast<std::uint16_t>(round),
                           static_cast<std::uint64_t>(clock[clock_epoch])};
-      return std::uint64_t{random_words(key, half).x};
+      return std::uint64_t{draw_words(key, half).x};
     };
     return shuffled(position, rows, half_bits, mix);
   }
@@ -91,9 +91,9 @@ CudaKernel cuda_gather(CudaNode& node) {
                           Gather<std::uint8_t>{rows, width, shift, scale, args.in<std::uint8_t>(0),
                                                row, args.out(0), args.fault});
     else
-      args.encoder.launch(CUVAE_KERNEL(elementwise_rows<Gather<float>>), size, batch, width,
-                          Gather<float>{rows, width, shift, scale, args.in(0), row, args.out(0),
-                                        args.fault});
+      args.encoder.launch(
+          CUVAE_KERNEL(elementwise_rows<Gather<float>>), size, batch, width,
+          Gather<float>{rows, width, shift, scale, args.in(0), row, args.out(0), args.fault});
   };
 }
 

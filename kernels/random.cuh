@@ -7,26 +7,26 @@
 
 namespace CUVAE_KERNELS {
 
-__device__ __forceinline__ uint4 random_words(const RandomKey& key, std::uint64_t group) {
+__device__ __forceinline__ uint4 draw_words(const RandomKey& key, std::uint64_t group) {
   const std::uint64_t subsequence = random_subsequence(key.purpose, key.stream, group);
-  const uint4 counter = make_uint4(
-      static_cast<unsigned>(key.step), static_cast<unsigned>(key.step >> 32),
-      static_cast<unsigned>(subsequence), static_cast<unsigned>(subsequence >> 32));
-  return device::philox(counter, make_uint2(static_cast<unsigned>(key.seed),
-                                            static_cast<unsigned>(key.seed >> 32)));
+  const uint4 counter =
+      make_uint4(static_cast<unsigned>(key.step), static_cast<unsigned>(key.step >> 32),
+                 static_cast<unsigned>(subsequence), static_cast<unsigned>(subsequence >> 32));
+  return device::philox(
+      counter, make_uint2(static_cast<unsigned>(key.seed), static_cast<unsigned>(key.seed >> 32)));
 }
 
 // Elements 4 group to 4 group + 3 of the stream.
-__device__ __forceinline__ float4 random_normal4(const RandomKey& key, std::uint64_t group) {
-  const uint4 words = random_words(key, group);
+__device__ __forceinline__ float4 draw_normal4(const RandomKey& key, std::uint64_t group) {
+  const uint4 words = draw_words(key, group);
   float4 normals;
   box_muller(words.x, words.y, normals.x, normals.y);
   box_muller(words.z, words.w, normals.z, normals.w);
   return normals;
 }
 
-__device__ __forceinline__ float random_normal(const RandomKey& key, std::uint64_t i) {
-  const uint4 words = random_words(key, i / 4);
+__device__ __forceinline__ float draw_normal(const RandomKey& key, std::uint64_t i) {
+  const uint4 words = draw_words(key, i / 4);
   const bool second_pair = (i & 2) != 0;
   float first;
   float second;

@@ -37,7 +37,8 @@ __global__ void __launch_bounds__(block_threads)
   const std::int64_t column = std::int64_t{blockIdx.x} * 32 + lane;
   float sum = 0.0f;
   if (column < columns)
-    for (std::int64_t row = warp; row < rows; row += warps_of_block) sum += x[row * columns + column];
+    for (std::int64_t row = warp; row < rows; row += warps_of_block)
+      sum += x[row * columns + column];
   parts[warp][lane] = sum;
   __syncthreads();
   if (warp != 0 || column >= columns) return;

@@ -12,7 +12,7 @@ struct SampleFours {
   float* z;
   float* eps;
   __device__ void operator()(std::int64_t group) const {
-    const float4 four = random_normal4(random_key(draws), static_cast<std::uint64_t>(group));
+    const float4 four = draw_normal4(random_key(draws), static_cast<std::uint64_t>(group));
     const float normals[4] = {four.x, four.y, four.z, four.w};
     for (int k = 0; k < 4; ++k) {
       const std::int64_t i = 4 * group + k;
@@ -32,7 +32,7 @@ struct SampleKeyed {
   __device__ void operator()(std::int64_t b, std::int64_t j) const {
     const std::int64_t i = b * draws.d + j;
     const float normal =
-        random_normal(random_key(draws), first_draw(draws, b) + static_cast<std::uint64_t>(j));
+        draw_normal(random_key(draws), first_draw(draws, b) + static_cast<std::uint64_t>(j));
     eps[i] = normal;
     z[i] = reparameterise(mean[i], logvar[i], normal);
   }

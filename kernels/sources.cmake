@@ -7,8 +7,11 @@ set(CUVAE_KERNEL_SOURCES
   data.cu
   gaussian.cu
   gaussian_kl.cu
+  gemm.cu
   linear.cu
-  linear_fused.cu
+  linear_nll.cu
+  linear_sample_kl.cu
+  linear_wgrad_adam.cu
   reduce.cu
   sample.cu
   shape.cu

@@ -5,19 +5,17 @@
 namespace CUVAE_KERNELS {
 
 const cuda::KernelTable& kernel_table() {
-  static const cuda::KernelTable table = {
-      .prepare =
-          {
+  static const cuda::KernelTable table = {.prepare =
+                                              {
 #define CUVAE_OP(name) cuda_##name,
 #include "ops/ops.def"
 #undef CUVAE_OP
-          },
-      .supports =
-          {
+                                              },
+                                          .supports = {
 #define CUVAE_OP(name) cuda_supports_##name,
 #include "ops/ops.def"
 #undef CUVAE_OP
-          }};
+                                          }};
   return table;
 }
 

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <string_view>
+#include <string>
 #include <vector>
 
 #include "cuda/encoder.h"
@@ -25,7 +25,7 @@ enum class Precision : std::uint8_t {
 
 // Given at compile time. The checks of the graph's builder have been made.
 struct CudaNode {
-  const Graph& graph;
+  const cuvae::Graph& graph;
   const Node& node;
   const Properties& gpu;
   Precision precision = Precision::fp32;
@@ -36,6 +36,9 @@ struct CudaNode {
   // Inputs that the first launch reads before it waits for its producers, if CudaArgs::early says
   // that it may.
   std::vector<int> early_inputs = {};
+  // Which of several ways the preparation chose, for the record of a run: "tile 64x64x16, tf32".
+  // Results depend on it bit for bit; empty where there is no choice.
+  std::string algorithm = {};
 
   [[nodiscard]] bool has(std::size_t i) const {
     return i < node.inputs.size() && bool(node.inputs[i]);
