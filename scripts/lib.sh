@@ -72,6 +72,13 @@ check_cmake() {
   fi
 }
 
+# The labels that tests have, one a line, as the CMake files give them: known before anything is
+# built, while ctest knows them afterwards.
+test_labels() {
+  grep -rhoE --include=CMakeLists.txt '\<LABELS? +"?[a-z][a-z; ]*' "$CUVAE_ROOT"/{tests,bench} |
+    sed -E 's/LABELS? +"?//' | tr -s '; ' '\n' | sed '/^$/d' | sort -u
+}
+
 # Is an NVIDIA GPU with its driver here?
 have_gpu() {
   if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then

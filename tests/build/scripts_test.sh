@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# scripts_test.sh TREE: the scripts' own behaviour: usage errors, what they install, from anywhere.
+# scripts_test.sh TREE BUILD: the scripts' own behaviour: usage errors, what they install, from anywhere.
 # shellcheck disable=SC2016  # snippets for an inner shell
 set -euo pipefail
-tree=$1
+tree=$1 build=$2
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 cd "$place"
@@ -31,6 +31,18 @@ expect 2 "--epochs" "$tree/scripts/quickstart" --epochs 0
 expect 2 "--epochs" "$tree/scripts/quickstart" --epochs many
 expect 2 "needs a value" "$tree/scripts/quickstart" --epochs
 expect 2 "unexpected argument" "$tree/scripts/test" quick more
+# Refused before anything is installed or built; and no label that ctest knows is.
+CUVAE_PRESET=none expect 2 "no tests have the label 'nosuchlabel': use quick, long or one of bench " \
+  "$tree/scripts/test" nosuchlabel
+known=$(bash -c "source '$tree/scripts/lib.sh'; test_labels")
+ctest --test-dir "$build" --print-labels | sed -n 's/^  //p' >labels
+grep -qx build labels
+while read -r label; do
+  if ! grep -qxF -- "$label" <<<"$known"; then
+    echo "ctest has the label '$label', which scripts/test does not know"
+    exit 1
+  fi
+done <labels
 
 # Packages: only what is missing is installed, once; without rights, one line says what is missing.
 mkdir fake
