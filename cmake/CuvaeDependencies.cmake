@@ -33,7 +33,11 @@ target_link_libraries(cuvae_openblas INTERFACE cuvae::openblas)
 # is no driver.
 set(CUVAE_HAVE_CUDA OFF)
 if(NOT CUVAE_CUDA STREQUAL "OFF")
+  # CMake knows a toolkit by its shared runtime, although we link the static one.
+  set(suffixes ${CMAKE_FIND_LIBRARY_SUFFIXES})
+  set(CMAKE_FIND_LIBRARY_SUFFIXES .a .so)
   find_package(CUDAToolkit 12.8 QUIET)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES ${suffixes})
   if(CUDAToolkit_FOUND AND TARGET CUDA::cudart_static)
     set(CUVAE_HAVE_CUDA ON)
   elseif(CUVAE_CUDA STREQUAL "ON")
