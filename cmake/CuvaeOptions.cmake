@@ -2,7 +2,8 @@ option(CUVAE_TESTS "Build the test suite" ON)
 set(CUVAE_CUDA AUTO CACHE STRING "CUDA backend: AUTO (where a toolkit is found), ON or OFF")
 set_property(CACHE CUVAE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(CUVAE_CUDA_ARCHITECTURES "" CACHE STRING
-    "GPU architectures of the kernels, as in CMAKE_CUDA_ARCHITECTURES; empty for the release's set")
+    "GPU architectures of the kernels, as in CMAKE_CUDA_ARCHITECTURES; empty for the release's set; \
+native for the GPUs of this machine, or 90 where there is none")
 set(CUVAE_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=...; empty for none")
 option(CUVAE_WERROR "Treat warnings in our own code as errors" ON)
 option(CUVAE_PORTABLE "Refuse shared libraries but the compiler's own; strip" OFF)
@@ -38,6 +39,10 @@ if(CUVAE_SANITIZE)
   target_compile_options(cuvae_options INTERFACE
     -fsanitize=${CUVAE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(cuvae_options INTERFACE -fsanitize=${CUVAE_SANITIZE})
+  # Sanitizers' own code makes GCC see uninitialised values in the standard library (its bug 105562).
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(cuvae_options INTERFACE -Wno-maybe-uninitialized)
+  endif()
 endif()
 if(CUVAE_PORTABLE)
   target_link_options(cuvae_options INTERFACE -s)

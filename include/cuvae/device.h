@@ -57,6 +57,9 @@ class Program {
   // A graph output of every unrolled step at once: [steps, ...its shape].
   [[nodiscard]] virtual Tensor read_steps(std::string_view value) const = 0;
   virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
+  // Which of several algorithms its operators took, where there was a choice; results depend on it
+  // bit for bit. "encoder.0: tile 64x64x16; ..."
+  [[nodiscard]] virtual std::string tuning() const { return {}; }
   [[nodiscard]] virtual std::int64_t arena_bytes() const = 0;
   [[nodiscard]] virtual std::int64_t persistent_bytes() const = 0;
   [[nodiscard]] virtual std::string dump() const = 0;      // the plan as a table

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <tuple>
 #include <type_traits>
+#include <unordered_map>
 #include <utility>
-#include <vector>
 
 #include "cuda/runtime.h"
 
@@ -30,12 +30,16 @@ struct LaunchSize {
   std::int64_t blocks_z = 1;  // up to 65535
   int threads = 256;          // of a block
   std::size_t shared_bytes = 0;
+  bool cooperative = false;  // all blocks at once: for kernels that wait for one another's blocks
 };
 
 class Encoder {
  public:
-  Encoder(Runtime& runtime, const Properties& properties)
-      : runtime_(runtime), properties_(properties) {}
+  // `programmatic`: whether kernels may overlap at all; never below compute capability 9.0.
+  Encoder(Runtime& runtime, const Properties& properties, bool programmatic = true)
+      : runtime_(runtime),
+        properties_(properties),
+        programmatic_(programmatic && properties.major >= 9) {}
 
   [[nodiscard]] const Properties& properties() const noexcept { return properties_; }
 
@@ -45,8 +49,10 @@ class Encoder {
   void begin(std::string_view node, Runtime::Raw stream, std::span<const Access> accesses,
              bool overlap);
 
-  // Launches on the current node's stream; an empty grid (no blocks) is nothing to do. Throws
-  // Error(device) for what the device does not take, with the node's and the kernel's name.
+  // Launches on the current node's stream; an empty grid (no blocks) is nothing to do. Launches of
+  // one node may overlap likewise: every kernel waits for its producers before it touches anything
+  // but early inputs. Throws Error(device) for what the device does not take, with the node's and
+  // the kernel's name.
   template <class... P, class... A>
   void launch(const TypedKernel<P...>& kernel, const LaunchSize& size, A&&... arguments) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel's arguments do not match its parameters");
@@ -63,7 +69,12 @@ class Encoder {
   // Zeroes on the current node's stream.
   void zero(void* memory, std::size_t bytes);
 
+  // Since the encoder was made.
   [[nodiscard]] std::int64_t launches() const noexcept { return launches_; }
+  // Whether the current node's last work was a kernel: only that lets the next node's kernel start
+  // early.
+  [[nodiscard]] bool ends_with_kernel() const noexcept { return after_kernel_; }
+  [[nodiscard]] bool programmatic() const noexcept { return programmatic_; }
 
  private:
   void launch_raw(const Kernel& kernel, const LaunchSize& size, std::span<void* const> arguments);
@@ -73,8 +84,25 @@ class Encoder {
   std::string_view node_;
   Runtime::Raw stream_ = nullptr;
   std::span<const Access> accesses_;
-  bool overlap_ = false;
+  bool programmatic_ = true;
+  bool overlap_ = false;       // the next launch may start before what stands before it has ended
+  bool after_kernel_ = false;  // the current node's last work was a kernel
   std::int64_t launches_ = 0;
+  std::unordered_map<const void*, std::size_t> shared_limits_;  // by kernel, beyond the default
+};
+
+// A profiler's range for as long as it lives.
+class ProfilerRange {
+ public:
+  ProfilerRange(Runtime& runtime, std::string_view name) noexcept : runtime_(runtime) {
+    runtime_.range_push(name);
+  }
+  ProfilerRange(const ProfilerRange&) = delete;
+  ProfilerRange& operator=(const ProfilerRange&) = delete;
+  ~ProfilerRange() { runtime_.range_pop(); }
+
+ private:
+  Runtime& runtime_;
 };
 
 }  // namespace cuvae::cuda

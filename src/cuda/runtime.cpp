@@ -213,12 +213,12 @@ void GraphExec::release(Runtime& runtime, Runtime::Raw raw) noexcept {
   runtime.count_release(runtime.do_release_executable(raw));
 }
 
-GraphExec Graph::instantiate() const {
+GraphExec CapturedGraph::instantiate() const {
   Runtime::Raw executable = nullptr;
   runtime_->call(Call::instantiate, {}, [&] { return runtime_->do_instantiate(raw_, executable); });
   return {runtime_, executable};
 }
-void Graph::release(Runtime& runtime, Runtime::Raw raw) noexcept {
+void CapturedGraph::release(Runtime& runtime, Runtime::Raw raw) noexcept {
   runtime.count_release(runtime.do_release_graph(raw));
 }
 
@@ -227,7 +227,7 @@ Capture::Capture(Runtime& runtime, const Stream& stream)
   runtime.call(Call::begin_capture, {}, [&] { return runtime.do_begin_capture(stream_); });
 }
 
-Graph Capture::finish() {
+CapturedGraph Capture::finish() {
   Runtime::Raw graph = nullptr;
   // A fault leaves the capture open, so that the destructor ends it.
   runtime_->call(Call::end_capture, {}, [&] {

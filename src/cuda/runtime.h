@@ -63,9 +63,9 @@ struct Access {
 struct LaunchShape {
   Dim3 grid;
   Dim3 block;
-  std::size_t shared_bytes = 0;  // dynamic
-  bool cooperative = false;      // all blocks run at once
-  bool programmatic = false;     // may start before the kernel before it has ended
+  std::size_t shared_bytes = 0;           // dynamic
+  bool cooperative = false;               // all blocks run at once
+  bool programmatic = false;              // may start before the kernel before it has ended
   std::span<const Access> accesses = {};  // none: not said
 };
 
@@ -135,6 +135,15 @@ class Runtime {
   void launch(const Kernel& kernel, const LaunchShape& shape, std::span<void* const> arguments,
               Raw stream);
 
+  // A named range for profilers, around what is called until range_pop(); nothing where there is no
+  // profiler. Ranges nest.
+  virtual void range_push(std::string_view) noexcept {}
+  virtual void range_pop() noexcept {}
+  // What the implementation calls itself, for the record of a run: "CUDA 13.0".
+  [[nodiscard]] virtual std::string version() const { return {}; }
+  // Why the kernels of this build cannot run on such a GPU; empty where they can.
+  [[nodiscard]] virtual std::string unsuitable(const Properties&) const { return {}; }
+
   void set_fault(Fault fault) { fault_ = std::move(fault); }
   [[nodiscard]] int failed_releases() const noexcept { return failed_releases_; }
 
@@ -181,7 +190,7 @@ class Runtime {
   friend class HostBuffer;
   friend class Stream;
   friend class Event;
-  friend class Graph;
+  friend class CapturedGraph;
   friend class GraphExec;
   friend class Capture;
 
@@ -297,21 +306,21 @@ class GraphExec : public Handle<GraphExec> {
 
  private:
   friend class Handle<GraphExec>;
-  friend class Graph;
+  friend class CapturedGraph;
   GraphExec(Runtime* runtime, Runtime::Raw raw) noexcept : Handle(runtime, raw) {}
   static void release(Runtime& runtime, Runtime::Raw raw) noexcept;
 };
 
 // Captured work.
-class Graph : public Handle<Graph> {
+class CapturedGraph : public Handle<CapturedGraph> {
  public:
-  Graph() = default;
+  CapturedGraph() = default;
   [[nodiscard]] GraphExec instantiate() const;
 
  private:
-  friend class Handle<Graph>;
+  friend class Handle<CapturedGraph>;
   friend class Capture;
-  Graph(Runtime* runtime, Runtime::Raw raw) noexcept : Handle(runtime, raw) {}
+  CapturedGraph(Runtime* runtime, Runtime::Raw raw) noexcept : Handle(runtime, raw) {}
   static void release(Runtime& runtime, Runtime::Raw raw) noexcept;
 };
 
@@ -323,7 +332,7 @@ class Capture {
   Capture(const Capture&) = delete;
   Capture& operator=(const Capture&) = delete;
   ~Capture();
-  [[nodiscard]] Graph finish();
+  [[nodiscard]] CapturedGraph finish();
 
  private:
   Runtime* runtime_;

@@ -1,8 +1,21 @@
-#include "cuda/runtime.h"
+// The seam to a real GPU: the CUDA runtime and the kernels that nvcc compiled.
 
 #include <cuda_runtime_api.h>
+#if __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define CUVAE_HAVE_NVTX 1
+#endif
 
+#include <string>
+
+#include "cuda/architectures.h"
 #include "cuda/devices.h"
+#include "cuda/kernel.h"
+#include "cuda/runtime.h"
+
+namespace cuvae::gpu {
+const cuda::KernelTable& kernel_table();  // kernels/table.cu
+}
 
 namespace cuvae::cuda {
 namespace {
@@ -23,8 +36,30 @@ std::string version_text(int version) {
 }
 
 class CudaRuntime final : public Runtime {
+ public:
+#ifdef CUVAE_HAVE_NVTX
+  void range_push(std::string_view name) noexcept override {
+    try {
+      static_cast<void>(nvtxRangePushA(std::string(name).c_str()));
+    } catch (...) {  // no memory for the name: a range all the same, or the pops would not match
+      static_cast<void>(nvtxRangePushA(""));
+    }
+  }
+  void range_pop() noexcept override {
+    static_cast<void>(nvtxRangePop());
+  }
+#endif
+  [[nodiscard]] std::string version() const override {
+    return "CUDA " + version_text(CUDART_VERSION);
+  }
+  [[nodiscard]] std::string unsuitable(const Properties& gpu) const override {
+    return unsuitable_architecture(CUVAE_KERNEL_ARCHITECTURES, gpu.major, gpu.minor);
+  }
+
  protected:
-  Code do_device_count(int& count) override { return checked(cudaGetDeviceCount(&count)); }
+  Code do_device_count(int& count) override {
+    return checked(cudaGetDeviceCount(&count));
+  }
   Code do_properties(int device, Properties& properties) override {
     cudaDeviceProp p;
     const Code code = checked(cudaGetDeviceProperties(&p, device));
@@ -44,7 +79,9 @@ class CudaRuntime final : public Runtime {
     properties.cooperative_launch = p.cooperativeLaunch != 0;
     return 0;
   }
-  Code do_set_device(int device) override { return checked(cudaSetDevice(device)); }
+  Code do_set_device(int device) override {
+    return checked(cudaSetDevice(device));
+  }
   Code do_memory(Memory& memory) override {
     std::size_t free_bytes = 0;
     std::size_t total_bytes = 0;
@@ -52,16 +89,22 @@ class CudaRuntime final : public Runtime {
     memory = {static_cast<std::int64_t>(free_bytes), static_cast<std::int64_t>(total_bytes)};
     return code;
   }
-  Code do_synchronize() override { return checked(cudaDeviceSynchronize()); }
+  Code do_synchronize() override {
+    return checked(cudaDeviceSynchronize());
+  }
 
   Code do_allocate(std::size_t bytes, Raw& pointer) override {
     return checked(cudaMalloc(&pointer, bytes));
   }
-  Code do_release_memory(Raw pointer) noexcept override { return checked(cudaFree(pointer)); }
+  Code do_release_memory(Raw pointer) noexcept override {
+    return checked(cudaFree(pointer));
+  }
   Code do_allocate_host(std::size_t bytes, Raw& pointer) override {
     return checked(cudaMallocHost(&pointer, bytes));
   }
-  Code do_release_host(Raw pointer) noexcept override { return checked(cudaFreeHost(pointer)); }
+  Code do_release_host(Raw pointer) noexcept override {
+    return checked(cudaFreeHost(pointer));
+  }
 
   Code do_copy_to_device(void* to, const void* from, std::size_t bytes, Raw stream) override {
     return checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_of(stream)));
@@ -205,7 +248,7 @@ DriverState query_driver() noexcept {
       return {0, describe_absence(error)};
     }
     if (devices == 0) return {0, "the NVIDIA driver shows no GPU"};
-    return {devices, "this build has no CUDA kernels yet"};
+    return {devices, {}};
   } catch (...) {  // no memory for the text
     return {};
   }
@@ -213,6 +256,10 @@ DriverState query_driver() noexcept {
 
 std::unique_ptr<Runtime> make_runtime() {
   return std::make_unique<CudaRuntime>();
+}
+
+const KernelTable* compiled_kernels() noexcept {
+  return &gpu::kernel_table();
 }
 
 }  // namespace cuvae::cuda

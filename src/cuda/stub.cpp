@@ -1,4 +1,4 @@
-// Stands in for runtime_cuda.cpp where there is no CUDA toolkit or CUVAE_CUDA=OFF.
+// The seam of builds without CUDA: no toolkit, or CUVAE_CUDA=OFF.
 
 #include "cuda/devices.h"
 #include "cuda/runtime.h"
@@ -14,6 +14,10 @@ DriverState query_driver() noexcept {
 }
 
 std::unique_ptr<Runtime> make_runtime() {
+  return nullptr;
+}
+
+const KernelTable* compiled_kernels() noexcept {
   return nullptr;
 }
 

@@ -209,7 +209,7 @@ void use_everything(Runtime& runtime) {
   const std::array<void*, 1> arguments{&pointer};
   Capture capture(runtime, stream);
   runtime.launch(add_one_kernel, {.grid = {1}, .block = {1}}, arguments, stream.get());
-  const Graph graph = capture.finish();
+  const CapturedGraph graph = capture.finish();
   GraphExec executable = graph.instantiate();
   executable.launch(stream.get());
   stop.record(stream.get());

@@ -1,0 +1,107 @@
+#include "cuda/cuda_device.h"
+
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "cuda/program.h"
+#include "cuvae/error.h"
+#include "graph/passes.h"
+
+namespace cuvae {
+namespace {
+
+using cuda::CudaNode;
+
+cuda::Precision precision_of(const std::string& name) {
+  if (name == "fp32") return cuda::Precision::fp32;
+  if (name == "tf32") return cuda::Precision::tf32;
+  if (name == "bf16") return cuda::Precision::bf16;
+  const std::string near = closest(name, {"fp32", "tf32", "bf16"});
+  throw Error(Status::usage, fmt::format("run.precision = {}", name), "run.precision",
+              near.empty() ? "use fp32, tf32 or bf16" : fmt::format("did you mean `{}`?", near));
+}
+
+// Whether runs are captured graphs.
+bool graph_of(const std::string& exec) {
+  if (exec == "auto" || exec == "graph") return true;
+  if (exec == "eager") return false;
+  if (exec == "persistent")
+    throw Error(Status::usage, "no persistent kernel fits this program", "run.exec",
+                "use graph or eager");
+  throw Error(Status::usage, fmt::format("run.exec = {}", exec), "run.exec",
+              "use auto, graph or eager");
+}
+
+class CudaDevice final : public Device {
+ public:
+  CudaDevice(std::unique_ptr<cuda::Runtime> runtime, const cuda::KernelTable& kernels,
+             const CudaDeviceOptions& options)
+      : kernels_(kernels),
+        context_(std::make_shared<cuda::Context>(std::move(runtime), options.index,
+                                                 options.programmatic)) {}
+
+  [[nodiscard]] DeviceInfo info() const override {
+    return cuda_device_info(context_->index(), context_->gpu(), context_->runtime().version());
+  }
+
+  [[nodiscard]] std::unique_ptr<Store> make_store() override {
+    return std::make_unique<cuda::CudaStore>(context_);
+  }
+
+  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
+                                                 const CompileOptions& options) override {
+    auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
+    if (memory == nullptr || memory->context() != context_)
+      throw Error(Status::usage, "a program on a store of another device", context_->name());
+    cuda::ProgramOptions program;
+    program.precision = precision_of(options.precision);
+    program.graph = graph_of(options.exec);
+    const auto supports = [&](const Graph& in, const Node& node) {
+      return kernels_.supports.at(static_cast<std::size_t>(node.op))(
+          CudaNode{in, node, context_->gpu(), program.precision});
+    };
+    // What nobody reads must not stand in the way of a fusion.
+    Graph chosen = options.keep_all ? graph : prune(graph).graph;
+    if (options.fuse) chosen = fuse(chosen).graph;
+    chosen = lower(chosen, supports).graph;
+    if (!options.keep_all) chosen = prune(chosen).graph;
+    for (const Node& node : chosen.nodes())
+      if (!supports(chosen, node))
+        throw Error(Status::usage, "no kernel takes these shapes",
+                    fmt::format("node `{}` ({})", node.name, op_def(node.op).name),
+                    "use smaller layers or batches, or --device cpu");
+    PlanOptions plan_options;
+    plan_options.steps = options.steps;
+    plan_options.streams = options.streams;
+    plan_options.reuse = options.reuse;
+    plan_options.keep_all = options.keep_all;
+    Plan plan = make_plan(std::move(chosen), plan_options);
+    check_plan(plan);
+    return cuda::make_cuda_program(std::move(plan), *memory, kernels_, program);
+  }
+
+ private:
+  const cuda::KernelTable& kernels_;
+  std::shared_ptr<cuda::Context> context_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cuda_device(std::unique_ptr<cuda::Runtime> runtime,
+                                         const cuda::KernelTable& kernels,
+                                         const CudaDeviceOptions& options) {
+  return std::make_unique<CudaDevice>(std::move(runtime), kernels, options);
+}
+
+DeviceInfo cuda_device_info(int index, const cuda::Properties& gpu, const std::string& version) {
+  const std::string suffix = version.empty() ? "" : ", " + version;
+  return {
+      .name = fmt::format("cuda:{}", index),
+      .model = gpu.name,
+      .details =
+          fmt::format("compute capability {}.{}, {} multiprocessors, {}{}", gpu.major, gpu.minor,
+                      gpu.multiprocessors, format_bytes(gpu.memory_bytes), suffix),
+      .numerics = fmt::format("cuda f32, {} (sm_{}{}){}", gpu.name, gpu.major, gpu.minor, suffix)};
+}
+
+}  // namespace cuvae

@@ -1,0 +1,539 @@
+#include "cuda/program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/text.h"
+#include "cuvae/error.h"
+#include "graph/plan_early.h"
+
+namespace cuvae::cuda {
+namespace {
+
+constexpr std::int64_t alignment = 256;
+// Outputs up to this size are fetched together at the first read after a run; of two that lie no
+// further apart than `bridged`, one copy takes less time than two (a copy costs about 2 us).
+constexpr std::int64_t small_output = 4096;
+constexpr std::int64_t bridged = 32768;
+
+std::int64_t padded(std::int64_t bytes) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+class GpuProgram final : public CudaProgram, private FaultWatch {
+ public:
+  GpuProgram(Plan plan, CudaStore& store, const KernelTable& kernels, const ProgramOptions& options)
+      : plan_(std::move(plan)), store_(store), context_(store.context()), options_(options) {
+    context_->enter();
+    prepare(kernels);
+    require_memory();
+    for (const ValueInfo& value : graph().values())
+      if (value.producer < 0) store_.declare(value.name, value.dtype, value.shape);
+    arena_ = DeviceBuffer(runtime(), static_cast<std::size_t>(plan_.arena_bytes()),
+                          "activations and gradients");
+    workspace_ = DeviceBuffer(runtime(), static_cast<std::size_t>(workspace_bytes_), "workspace");
+    control_ = DeviceBuffer(runtime(), static_cast<std::size_t>(control_bytes_), "counters");
+    for (std::size_t k = 0; k < streams_.size(); ++k) {
+      if (streams_[k].tasks == 0) continue;
+      static_cast<void>(context_->stream(static_cast<int>(k)));
+      if (k > 0) streams_[k].joined = Event(runtime());
+    }
+    if (forks_) forked_ = Event(runtime());
+    make_steps();
+    find_small_outputs();
+    word = static_cast<unsigned*>(control_.get());
+    clear_control();
+    context_->watch(*this);
+  }
+  GpuProgram(const GpuProgram&) = delete;
+  GpuProgram& operator=(const GpuProgram&) = delete;
+  ~GpuProgram() override {
+    context_->settle();  // what was launched uses the memory
+    context_->unwatch(*this);
+  }
+
+  [[nodiscard]] const Graph& graph() const override { return plan_.graph(); }
+  [[nodiscard]] int steps() const override { return plan_.options().steps; }
+  [[nodiscard]] std::string_view exec() const override {
+    return options_.graph ? "graph" : "eager";
+  }
+  [[nodiscard]] std::int64_t arena_bytes() const override { return plan_.arena_bytes(); }
+  [[nodiscard]] std::int64_t persistent_bytes() const override { return plan_.persistent_bytes(); }
+  [[nodiscard]] std::int64_t device_bytes() const override {
+    return plan_.arena_bytes() + workspace_bytes_ + control_bytes_;
+  }
+  [[nodiscard]] std::int64_t launches_per_run() const override { return launches_; }
+  [[nodiscard]] std::string dump_dot() const override { return plan_.dot(); }
+  [[nodiscard]] std::string dump() const override {
+    std::string text = plan_.str();
+    text += fmt::format("workspace {}\n", format_bytes(workspace_bytes_));
+    if (const std::string chosen = tuning(); !chosen.empty())
+      text += fmt::format("algorithms: {}\n", chosen);
+    return text;
+  }
+  [[nodiscard]] std::string tuning() const override {
+    std::string text;
+    for (std::size_t n = 0; n < prepared_.size(); ++n)
+      if (!prepared_[n].algorithm.empty())
+        text += fmt::format("{}{}: {}", text.empty() ? "" : "; ", graph().nodes()[n].name,
+                            prepared_[n].algorithm);
+    return text;
+  }
+
+  void run() override {
+    begin_run();
+    guarded([&] {
+      if (!options_.graph) {
+        encode();
+        return;
+      }
+      if (!executable_) {
+        Capture capture(runtime(), context_->stream(0));
+        encode();
+        executable_ = capture.finish().instantiate();
+      }
+      const ProfilerRange range(runtime(), "run");
+      executable_.launch(context_->main());
+    });
+  }
+
+  void run(const std::function<void(const TaskView&)>& observer) override {
+    begin_run();
+    struct Watched {
+      explicit Watched(int& watching) : watching_(watching) { ++watching_; }
+      ~Watched() { --watching_; }
+      Watched(const Watched&) = delete;
+      Watched& operator=(const Watched&) = delete;
+      int& watching_;
+    } watched(watching_);
+    for (const Step& step : steps_) {
+      guarded([&] {
+        launch(step, 0, false);
+        pending = true;
+        context_->wait();
+      });
+      observer({step.step, step.node});
+      fresh_ = false;
+    }
+  }
+
+  [[nodiscard]] Tensor read(std::string_view name, int step) const override {
+    const Value value = find(name, step);
+    const ValueInfo& info = graph()[value];
+    if (const Value root = graph().root(value)) return store_.read(graph()[root].name);
+    Tensor copy(info.dtype, info.shape);
+    fetch(value, step, copy.bytes());
+    return copy;
+  }
+
+  [[nodiscard]] Tensor read_steps(std::string_view name) const override {
+    const Value value = find(name, 0);
+    const ValueInfo& info = graph()[value];
+    std::vector<std::int64_t> dims = {steps()};
+    dims.insert(dims.end(), info.shape.dims().begin(), info.shape.dims().end());
+    Tensor all(info.dtype, Shape(std::span<const std::int64_t>(dims)));
+    const std::size_t size = all.bytes().size() / static_cast<std::size_t>(steps());
+    for (int step = 0; step < steps(); ++step) {
+      std::span<std::byte> one = all.bytes().subspan(static_cast<std::size_t>(step) * size, size);
+      if (const Value root = graph().root(value)) {
+        const Tensor whole = store_.read(graph()[root].name);
+        std::copy(whole.bytes().begin(), whole.bytes().end(), one.begin());
+      } else {
+        fetch(value, step, one);
+      }
+    }
+    return all;
+  }
+
+  void write(std::string_view name, int step, const Tensor& tensor) override {
+    const Value value = find(name, step);
+    const ValueInfo& info = graph()[value];
+    if (const Value root = graph().root(value)) {
+      store_.write(graph()[root].name, tensor);
+      return;
+    }
+    if (!(tensor.shape() == info.shape) || tensor.dtype() != info.dtype)
+      throw Error(Status::usage,
+                  fmt::format("the value `{}` is {} {}, not {} {}", name, name_of(info.dtype),
+                              info.shape.str(), name_of(tensor.dtype()), tensor.shape().str()),
+                  "program");
+    context_->enter();
+    fresh_ = false;
+    context_->upload(address(step, value), tensor.bytes());
+  }
+
+  void fill_memory(std::byte value) override {
+    context_->enter();
+    fresh_ = false;
+    for (const DeviceBuffer* memory : {&arena_, &workspace_})
+      if (*memory)
+        runtime().fill(memory->get(), static_cast<std::uint8_t>(value), memory->bytes(),
+                       context_->main());
+  }
+
+ private:
+  struct Prepared {
+    CudaKernel kernel;
+    std::int64_t workspace_bytes = 0;
+    std::int64_t counters = 0;
+    std::vector<int> early_inputs;
+    std::string algorithm;
+  };
+  // What the tasks of one stream share: they run one after the other.
+  struct StreamShare {
+    int tasks = 0;
+    std::int64_t workspace_bytes = 0;
+    std::int64_t workspace_offset = 0;
+    std::int64_t counters = 0;
+    std::int64_t counters_offset = 0;
+    Event joined;
+    bool chained = false;  // while encoding: the stream's last work was a kernel of this run
+  };
+  struct Step {
+    const Prepared* prepared = nullptr;
+    const Node* node = nullptr;
+    unsigned node_index = 0;
+    int step = 0;
+    int stream = 0;
+    std::span<const int> waits;       // tasks
+    bool overlaps = false;            // may start before its predecessor has ended
+    bool early = false;               // ... and read its early inputs then
+    std::size_t inputs = 0;           // into pointers_
+    std::size_t outputs = 0;          // into pointers_
+    std::size_t accesses = 0;         // into accesses_
+    std::size_t access_count = 0;     // ...
+    std::vector<std::size_t> earlys;  // those of the early inputs, into accesses_
+    Event done;                       // where another stream waits for it
+  };
+  struct Output {
+    Value value;
+    int step = 0;
+    std::int64_t offset = 0;     // in the arena
+    std::size_t fetched_at = 0;  // in fetched_
+    std::int64_t bytes = 0;
+  };
+
+  [[nodiscard]] Runtime& runtime() const { return context_->runtime(); }
+
+  void prepare(const KernelTable& kernels) {
+    for (const Node& node : graph().nodes()) {
+      CudaNode wanted{graph(), node, context_->gpu(), options_.precision};
+      Prepared prepared;
+      prepared.kernel = kernels.prepare.at(static_cast<std::size_t>(node.op))(wanted);
+      prepared.workspace_bytes = wanted.workspace_bytes;
+      prepared.counters = wanted.counters;
+      prepared.early_inputs = std::move(wanted.early_inputs);
+      prepared.algorithm = std::move(wanted.algorithm);
+      prepared_.push_back(std::move(prepared));
+    }
+    streams_.resize(static_cast<std::size_t>(plan_.options().streams));
+    for (const Task& task : plan_.tasks()) {
+      StreamShare& share = streams_[static_cast<std::size_t>(task.stream)];
+      const Prepared& prepared = prepared_[static_cast<std::size_t>(task.node)];
+      ++share.tasks;
+      share.workspace_bytes = std::max(share.workspace_bytes, prepared.workspace_bytes);
+      share.counters = std::max(share.counters, prepared.counters);
+    }
+    control_bytes_ = alignment;  // the fault word
+    for (std::size_t k = 0; k < streams_.size(); ++k) {
+      StreamShare& share = streams_[k];
+      share.workspace_offset = workspace_bytes_;
+      workspace_bytes_ += padded(share.workspace_bytes);
+      share.counters_offset = control_bytes_;
+      control_bytes_ += padded(share.counters * static_cast<std::int64_t>(sizeof(unsigned)));
+      forks_ = forks_ || (k > 0 && share.tasks > 0);
+    }
+  }
+
+  void require_memory() const {
+    std::int64_t persistent = 0;
+    for (const ValueInfo& value : graph().values())
+      if (value.producer < 0 && !store_.has(value.name))
+        persistent +=
+            padded(value.shape.elements() * static_cast<std::int64_t>(size_of(value.dtype)));
+    const std::int64_t wanted = device_bytes() + persistent;
+    const Memory memory = runtime().memory();
+    if (wanted <= memory.free_bytes) return;
+    throw Error(
+        Status::device,
+        fmt::format("too little GPU memory: {} for activations and gradients, {} of workspace and "
+                    "{} for parameters, moments and data are {}, and {} of {} are free",
+                    format_bytes(plan_.arena_bytes()),
+                    format_bytes(workspace_bytes_ + control_bytes_), format_bytes(persistent),
+                    format_bytes(wanted), format_bytes(memory.free_bytes),
+                    format_bytes(memory.total_bytes)),
+        context_->name(), "use a smaller batch, or end other programs on this GPU");
+  }
+
+  [[nodiscard]] std::byte* arena() const { return static_cast<std::byte*>(arena_.get()); }
+  [[nodiscard]] std::byte* address(int step, Value value) const {
+    return arena() + plan_.place(step, value).offset;
+  }
+  [[nodiscard]] void* pointer(int step, Value value) const {
+    if (!value) return nullptr;
+    const Place& place = plan_.place(step, value);
+    if (place.root) return store_.data(graph()[place.root].name);
+    return place.bytes == 0 ? nullptr : arena() + place.offset;
+  }
+
+  void make_steps() {
+    const auto& tasks = plan_.tasks();
+    std::vector<bool> awaited(tasks.size(), false);
+    for (const Task& task : tasks)
+      for (const int wait : task.waits) awaited[static_cast<std::size_t>(wait)] = true;
+    for (std::size_t t = 0; t < tasks.size(); ++t) {
+      const Task& task = tasks[t];
+      const Node& node = graph().nodes()[static_cast<std::size_t>(task.node)];
+      const StreamShare& share = streams_[static_cast<std::size_t>(task.stream)];
+      Step step;
+      step.prepared = &prepared_[static_cast<std::size_t>(task.node)];
+      step.node = &node;
+      step.node_index = static_cast<unsigned>(task.node);
+      step.step = task.step;
+      step.stream = task.stream;
+      step.waits = task.waits;
+      step.overlaps = may_overlap(plan_, static_cast<int>(t));
+      const auto& early_inputs = step.prepared->early_inputs;
+      step.early = !early_inputs.empty() &&
+                   std::all_of(early_inputs.begin(), early_inputs.end(), [&](int input) {
+                     return may_read_early(plan_, static_cast<int>(t), input);
+                   });
+      step.accesses = accesses_.size();
+      const auto access = [&](Value value, bool write) {
+        if (!value) return;
+        const auto bytes = static_cast<std::size_t>(plan_.place(task.step, value).bytes);
+        if (bytes > 0) accesses_.push_back({pointer(task.step, value), bytes, write, false});
+      };
+      step.inputs = pointers_.size();
+      for (std::size_t i = 0; i < node.inputs.size(); ++i) {
+        pointers_.push_back(pointer(task.step, node.inputs[i]));
+        const std::size_t before = accesses_.size();
+        access(node.inputs[i], false);
+        if (step.early && accesses_.size() > before &&
+            std::find(early_inputs.begin(), early_inputs.end(), static_cast<int>(i)) !=
+                early_inputs.end())
+          step.earlys.push_back(before);
+      }
+      step.outputs = pointers_.size();
+      for (const Value output : node.outputs) {
+        pointers_.push_back(pointer(task.step, output));
+        access(output, true);
+      }
+      if (step.prepared->workspace_bytes > 0)
+        accesses_.push_back(
+            {workspace(share), static_cast<std::size_t>(share.workspace_bytes), true, false});
+      if (step.prepared->counters > 0)
+        accesses_.push_back({counters(share),
+                             static_cast<std::size_t>(share.counters) * sizeof(unsigned), true,
+                             false});
+      accesses_.push_back({control_.get(), sizeof(unsigned), true, false});
+      step.access_count = accesses_.size() - step.accesses;
+      if (awaited[t]) step.done = Event(runtime());
+      steps_.push_back(std::move(step));
+    }
+    for (const ValueInfo& info : graph().values())
+      if (info.version_of) store_.mark_updated(graph()[info.version_of].name);
+  }
+
+  [[nodiscard]] std::byte* workspace(const StreamShare& share) const {
+    return static_cast<std::byte*>(workspace_.get()) + share.workspace_offset;
+  }
+  [[nodiscard]] unsigned* counters(const StreamShare& share) const {
+    return reinterpret_cast<unsigned*>(static_cast<std::byte*>(control_.get()) +
+                                       share.counters_offset);
+  }
+
+  void find_small_outputs() {
+    for (const Value value : graph().outputs())
+      for (int step = 0; step < steps(); ++step) {
+        const Place& place = plan_.place(step, value);
+        if (place.bytes > 0 && place.bytes <= small_output)
+          outputs_.push_back({value, step, place.offset, 0, place.bytes});
+      }
+    std::sort(outputs_.begin(), outputs_.end(),
+              [](const Output& a, const Output& b) { return a.offset < b.offset; });
+    std::size_t total = 0;
+    std::int64_t end = 0;
+    for (Output& output : outputs_) {
+      if (spans_.empty() || output.offset - end > bridged) {
+        spans_.push_back({nullptr, arena() + output.offset, 0});
+      } else {
+        total += static_cast<std::size_t>(output.offset - end);
+      }
+      output.fetched_at = total;
+      total += static_cast<std::size_t>(output.bytes);
+      end = output.offset + output.bytes;
+      Region& span = spans_.back();
+      span.bytes =
+          static_cast<std::size_t>(arena() + end - static_cast<const std::byte*>(span.from));
+    }
+    fetched_.resize(total);
+    std::size_t at = 0;
+    for (Region& span : spans_) {
+      span.to = fetched_.data() + at;
+      at += span.bytes;
+    }
+  }
+
+  void begin_run() {
+    context_->enter();
+    fresh_ = false;
+    if (dirty_) {
+      clear_control();
+      dirty_ = false;
+    }
+  }
+  void clear_control() {
+    runtime().fill(control_.get(), 0, static_cast<std::size_t>(control_bytes_), context_->main());
+  }
+
+  // After an error nothing of the run is left on the device, and the next run starts anew.
+  template <class F>
+  void guarded(F f) {
+    try {
+      f();
+      pending = true;
+    } catch (...) {
+      dirty_ = true;
+      context_->settle();
+      throw;
+    }
+  }
+
+  // The whole run, into the streams or into a capture that is open on the main one.
+  void encode() {
+    Encoder& encoder = context_->encoder();
+    const std::int64_t before = encoder.launches();
+    if (forks_) {
+      forked_.record(context_->main());
+      for (std::size_t k = 1; k < streams_.size(); ++k)
+        if (streams_[k].tasks > 0) context_->stream(static_cast<int>(k)).wait(forked_);
+    }
+    for (StreamShare& share : streams_) share.chained = false;
+    for (Step& step : steps_) {
+      Stream& stream = context_->stream(step.stream);
+      for (const int wait : step.waits) stream.wait(steps_[static_cast<std::size_t>(wait)].done);
+      launch(step, step.stream, step.overlaps);
+      if (step.done) step.done.record(stream.get());
+    }
+    for (std::size_t k = 1; k < streams_.size(); ++k) {
+      if (streams_[k].tasks == 0) continue;
+      streams_[k].joined.record(context_->stream(static_cast<int>(k)).get());
+      context_->stream(0).wait(streams_[k].joined);
+    }
+    launches_ = encoder.launches() - before;
+  }
+
+  void launch(const Step& step, int stream, bool overlaps) {
+    StreamShare& share = streams_[static_cast<std::size_t>(step.stream)];
+    // A predecessor that launched nothing, or ended with a fill, is none to overlap with.
+    const bool overlap = overlaps && share.chained;
+    const bool early = overlap && step.early && context_->encoder().programmatic();
+    for (const std::size_t access : step.earlys) accesses_[access].early = early;
+    const ProfilerRange range(runtime(), step.node->name);
+    Encoder& encoder = context_->encoder();
+    encoder.begin(step.node->name, context_->stream(stream).get(),
+                  std::span(accesses_).subspan(step.accesses, step.access_count), overlap);
+    step.prepared->kernel(
+        CudaArgs{.encoder = encoder,
+                 .step = step.step,
+                 .inputs = pointers_.data() + step.inputs,
+                 .outputs = pointers_.data() + step.outputs,
+                 .workspace = step.prepared->workspace_bytes > 0 ? workspace(share) : nullptr,
+                 .counters = step.prepared->counters > 0 ? counters(share) : nullptr,
+                 .fault = {static_cast<unsigned*>(control_.get()), step.node_index},
+                 .early = early});
+    share.chained = encoder.ends_with_kernel();
+  }
+
+  [[nodiscard]] Error describe(unsigned code) const override {
+    const auto kind = static_cast<FaultKind>(code & 0xff);
+    const auto& nodes = graph().nodes();
+    const Node* node = code >> 8 < nodes.size() ? &nodes[code >> 8] : nullptr;
+    const std::string where =
+        node ? fmt::format("node `{}` ({})", node->name, op_def(node->op).name) : "program";
+    const auto rows = [&]() -> std::int64_t { return graph()[node->inputs.at(0)].shape[0]; };
+    if (node && kind == FaultKind::position)
+      return {Status::failed,
+              fmt::format("positions beyond the {} rows", node->attrs.integer("rows", 0)), where,
+              "a run stays within one epoch"};
+    if (node && kind == FaultKind::row)
+      return {Status::failed, fmt::format("a row outside a window of {} rows", rows()), where,
+              "the clock's base and the window must agree"};
+    if (node && kind == FaultKind::key)
+      return {Status::failed, "random numbers of an impossible index", where,
+              "indices are not negative and fit 2^42 elements"};
+    return {Status::failed, fmt::format("a kernel reports the unknown fault {:#x}", code), where,
+            "this is a bug: please report it"};
+  }
+
+  Value find(std::string_view name, int step) const {
+    const Value value = graph().find(name);
+    if (!value)
+      throw Error(Status::usage, fmt::format("the program has no value `{}`", name), "program",
+                  "it may have been fused away or dropped: compile with keep_all, without fusion");
+    if (step < 0 || step >= steps())
+      throw Error(Status::usage, fmt::format("step {} of {}", step, steps()), "program");
+    if (!graph().root(value) && watching_ == 0 && !plan_.options().keep_all &&
+        !graph().is_output(value))
+      throw Error(Status::usage,
+                  fmt::format("the value `{}` does not outlive its last reader", name), "program",
+                  "make it a graph output, or compile with keep_all");
+    return value;
+  }
+
+  // A transient value of a step.
+  void fetch(Value value, int step, std::span<std::byte> to) const {
+    context_->enter();
+    const auto known = std::find_if(outputs_.begin(), outputs_.end(), [&](const Output& output) {
+      return output.value == value && output.step == step;
+    });
+    if (known == outputs_.end() || watching_ > 0) {
+      const Region region{to.data(), address(step, value), to.size()};
+      context_->download({&region, 1});
+      return;
+    }
+    if (!fresh_) {
+      context_->download(spans_);
+      fresh_ = true;
+    }
+    std::memcpy(to.data(), fetched_.data() + known->fetched_at, to.size());
+  }
+
+  Plan plan_;
+  CudaStore& store_;
+  std::shared_ptr<Context> context_;
+  ProgramOptions options_;
+  std::vector<Prepared> prepared_;  // by node
+  std::vector<StreamShare> streams_;
+  std::int64_t workspace_bytes_ = 0;
+  std::int64_t control_bytes_ = 0;  // the fault word, and the counters
+  bool forks_ = false;              // more than the main stream has tasks
+  DeviceBuffer arena_;
+  DeviceBuffer workspace_;
+  DeviceBuffer control_;
+  Event forked_;
+  std::vector<Step> steps_;  // by task
+  std::vector<void*> pointers_;
+  std::vector<Access> accesses_;
+  GraphExec executable_;
+  std::int64_t launches_ = 0;
+  bool dirty_ = false;  // a run was broken off: counters may be anything
+  int watching_ = 0;
+  std::vector<Output> outputs_;             // the small ones
+  std::vector<Region> spans_;               // of the arena, that hold them
+  mutable std::vector<std::byte> fetched_;  // those spans
+  mutable bool fresh_ = false;              // ... as the last run left them
+};
+
+}  // namespace
+
+std::unique_ptr<CudaProgram> make_cuda_program(Plan plan, CudaStore& store,
+                                               const KernelTable& kernels,
+                                               const ProgramOptions& options) {
+  return std::make_unique<GpuProgram>(std::move(plan), store, kernels, options);
+}
+
+}  // namespace cuvae::cuda

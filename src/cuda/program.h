@@ -1,0 +1,24 @@
+#pragma once
+// A plan with its kernels and memory on a GPU.
+
+#include <memory>
+
+#include "cuda/cuda_device.h"
+#include "cuda/store.h"
+#include "graph/plan.h"
+
+namespace cuvae::cuda {
+
+struct ProgramOptions {
+  Precision precision = Precision::fp32;
+  bool graph = true;  // captured once and replayed; else launched node by node
+};
+
+// REQUIRES: every node of the plan's graph is supported. Declares what is missing in the store,
+// which outlives it. Throws Error(device) with all sizes, before anything is allocated, where the
+// GPU has too little free memory.
+std::unique_ptr<CudaProgram> make_cuda_program(Plan plan, CudaStore& store,
+                                               const KernelTable& kernels,
+                                               const ProgramOptions& options);
+
+}  // namespace cuvae::cuda

@@ -1,0 +1,52 @@
+#pragma once
+// Named tensors in the memory of a GPU. A tensor's address never changes, so that captured graphs
+// may hold it.
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "cuda/context.h"
+#include "cuvae/device.h"
+
+namespace cuvae::cuda {
+
+class CudaStore final : public Store {
+ public:
+  explicit CudaStore(std::shared_ptr<Context> context) : context_(std::move(context)) {}
+  CudaStore(const CudaStore&) = delete;
+  CudaStore& operator=(const CudaStore&) = delete;
+  ~CudaStore() override;
+
+  [[nodiscard]] bool has(std::string_view name) const override;
+  void declare(std::string_view name, DType dtype, const Shape& shape) override;
+  // Does not wait for the device; what runs afterwards sees the new content, what was launched
+  // before the old one.
+  void write(std::string_view name, const Tensor& tensor) override;
+  // Uploads, unless that very tensor is what the device holds already.
+  void bind(std::string_view name, std::shared_ptr<const Tensor> tensor) override;
+  [[nodiscard]] Tensor read(std::string_view name) const override;
+  [[nodiscard]] std::vector<std::string> names() const override;
+
+  [[nodiscard]] const std::shared_ptr<Context>& context() const noexcept { return context_; }
+  [[nodiscard]] void* data(std::string_view name) const { return entry(name).memory.get(); }
+  // A program writes to it: what was bound is not what the device holds.
+  void mark_updated(std::string_view name);
+
+ private:
+  struct Entry {
+    DType dtype = DType::f32;
+    Shape shape;
+    DeviceBuffer memory;
+    bool updated = false;                 // by a program, at any time
+    std::shared_ptr<const Tensor> bound;  // what the memory holds, if it was bound and is as it was
+  };
+
+  [[nodiscard]] const Entry& entry(std::string_view name) const;
+  Entry& entry(std::string_view name, DType dtype, const Shape& shape, bool zeroed);
+
+  std::shared_ptr<Context> context_;
+  std::map<std::string, Entry, std::less<>> entries_;
+};
+
+}  // namespace cuvae::cuda
