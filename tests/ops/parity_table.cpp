@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/cpu_device.h"
 #include "ops/activation.h"
 #include "ops/reference.h"
 
@@ -351,30 +350,6 @@ CaseGraph case_graph(const Case& c) {
   for (const Value output : result.outputs)
     if (!g.root(output)) g.output(output);
   return result;
-}
-
-const std::vector<Backend>& backends() {
-  static const std::vector<Backend> all = [] {
-    std::vector<Backend> list;
-    for (const DType dtype : {DType::f32, DType::f64}) {
-      Backend cpu;
-      cpu.name = dtype == DType::f32 ? "cpu" : "cpu64";
-      cpu.real = dtype;
-      cpu.make_device = [dtype](int threads) {
-        return make_cpu_device({.threads = threads, .real = dtype});
-      };
-      cpu.poison = [](Program& program) {
-        dynamic_cast<CpuProgram&>(program).fill_memory(std::byte{0xFF});  // NaN in every real
-      };
-      cpu.guards_intact = [](const Program& program, const Store& store) {
-        return dynamic_cast<const CpuProgram&>(program).guards_intact() &&
-               dynamic_cast<const CpuStore&>(store).guards_intact();
-      };
-      list.push_back(std::move(cpu));
-    }
-    return list;
-  }();
-  return all;
 }
 
 }  // namespace cuvae::testing

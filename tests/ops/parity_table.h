@@ -1,13 +1,12 @@
 #pragma once
-// One table of cases for every operator, and the backends that are held to it.
+// One table of cases for every operator; parity_check.h holds backends to it.
 
-#include <functional>
 #include <memory>
 #include <ostream>
 #include <string>
 #include <vector>
 
-#include "cuvae/device.h"
+#include "cuvae/tensor.h"
 #include "graph/op.h"
 
 namespace cuvae::testing {
@@ -56,17 +55,6 @@ inline void PrintTo(const Case& c, std::ostream* out) {
 
 const std::vector<Case>& parity_table();
 
-// What the table is run on. A new backend adds a row to backends().
-struct Backend {
-  std::string name;
-  DType real;
-  std::function<std::unique_ptr<Device>(int threads)> make_device;
-  // Tests of memory: poison a program's memory, and whether guard bytes are untouched.
-  std::function<void(Program&)> poison;
-  std::function<bool(const Program&, const Store&)> guards_intact;
-};
-const std::vector<Backend>& backends();
-
 // The values of a case's inputs, in the dtype they have for a float device.
 std::vector<Tensor> case_inputs(const Case& c);
 
@@ -78,12 +66,18 @@ struct CaseGraph {
 };
 CaseGraph case_graph(const Case& c);
 
+// How a backend rounds the operands of matrix products before it multiplies them; null: not at all.
+using Rounding = double (*)(double);
+double round_to_tf32(double x);  // 10 bits after the point, ties away from zero
+double round_to_bf16(double x);  // 7 bits after the point, ties to even
+
 // The operator's meaning in plain double loops (reference.cpp): reals or integers per output.
 struct Expected {
   std::vector<double> real;
   std::vector<std::int64_t> integer;
   double scale = 1;  // the size of the terms
 };
-std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs);
+std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs,
+                                Rounding rounding = nullptr);
 
 }  // namespace cuvae::testing

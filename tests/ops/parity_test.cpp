@@ -1,105 +1,25 @@
-// The parity table on every backend. Filter by id: --gtest_filter='*linear_32x64x63*'.
+// The parity table on the CPU. Filter by id: --gtest_filter='*linear_32x64x63*'.
 
 #include <gtest/gtest.h>
 
 #include <cctype>
 #include <cmath>
-#include <cstring>
-#include <map>
 #include <set>
 
 #include "base/tolerance.h"
-#include "graph/passes.h"
-#include "ops/parity_table.h"
+#include "ops/parity_check.h"
 
 namespace cuvae::testing {
 namespace {
 
-Device& device(const Backend& backend, int threads) {
-  static std::map<std::pair<std::string, int>, std::unique_ptr<Device>> open;
-  auto& slot = open[{backend.name, threads}];
-  if (!slot) slot = backend.make_device(threads);
-  return *slot;
-}
-
-std::string slot_name(const CaseGraph& g, std::size_t i) {
-  return g.graph[g.outputs[i]].name;
-}
-
-// Runs a graph once on poisoned memory: the values of `outputs`, updated ones from the store.
-std::vector<Tensor> run(const Backend& backend, int threads, const Graph& graph,
-                        const std::vector<Value>& outputs, const std::vector<Value>& inputs,
-                        const std::vector<Tensor>& tensors, bool fuse = true) {
-  Device& on = device(backend, threads);
-  const auto store = on.make_store();
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i]) store->write(graph[inputs[i]].name, tensors[i]);
-  CompileOptions options;
-  options.fuse = fuse;
-  const auto program = on.compile(graph, *store, options);
-  if (backend.poison) backend.poison(*program);
-  program->run();
-  if (backend.guards_intact) {
-    EXPECT_TRUE(backend.guards_intact(*program, *store));
-  }
-  std::vector<Tensor> results;
-  for (const Value output : outputs) {
-    const Value root = graph.root(output);
-    results.push_back(root ? store->read(graph[root].name) : program->read(graph[output].name));
-  }
-  return results;
-}
-
-bool same_bytes(const Tensor& a, const Tensor& b) {
-  return a.bytes().size() == b.bytes().size() &&
-         (a.bytes().empty() ||
-          std::memcmp(a.bytes().data(), b.bytes().data(), a.bytes().size()) == 0);
-}
-
-Comparison compare_tensor(const Tensor& got, std::span<const double> wanted, Tolerance limit) {
-  if (got.dtype() == DType::f64) return compare_elements(got.as<double>(), wanted, limit);
-  return compare_elements(got.as<float>(), wanted, limit);
-}
-
 class Parity : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Parity, ValuesMatchAPlainDoubleLoop) {
-  const Case& c = GetParam();
-  const CaseGraph g = case_graph(c);
-  const std::vector<Tensor> inputs = case_inputs(c);
-  const std::vector<Expected> expected = reference(c, inputs);
-  ASSERT_EQ(expected.size(), g.outputs.size());
-  for (const Backend& backend : backends()) {
-    const auto results = run(backend, 2, g.graph, g.outputs, g.inputs, inputs);
-    for (std::size_t i = 0; i < results.size(); ++i) {
-      SCOPED_TRACE(c.id() + " on " + backend.name + ", output " + slot_name(g, i));
-      if (results[i].dtype() == DType::i64) {
-        const auto got = results[i].as<std::int64_t>();
-        EXPECT_TRUE(std::equal(got.begin(), got.end(), expected[i].integer.begin(),
-                               expected[i].integer.end()));
-        continue;
-      }
-      const Comparison outcome = compare_tensor(
-          results[i], expected[i].real, tolerance(backend.real, c.reduction, expected[i].scale));
-      EXPECT_TRUE(outcome.passed) << outcome.str();
-    }
-  }
+  for (const Backend& backend : cpu_backends()) check_values(backend, GetParam());
 }
 
 TEST_P(Parity, OneThreadEqualsTwoAndThree) {
-  const Case& c = GetParam();
-  const CaseGraph g = case_graph(c);
-  const std::vector<Tensor> inputs = case_inputs(c);
-  for (const Backend& backend : backends()) {
-    const auto one = run(backend, 1, g.graph, g.outputs, g.inputs, inputs);
-    for (const int threads : {2, 3}) {
-      const auto many = run(backend, threads, g.graph, g.outputs, g.inputs, inputs);
-      for (std::size_t i = 0; i < one.size(); ++i)
-        EXPECT_TRUE(same_bytes(one[i], many[i]))
-            << c.id() << " on " << backend.name << " with " << threads << " threads, output "
-            << slot_name(g, i);
-    }
-  }
+  for (const Backend& backend : cpu_backends()) check_variants(backend, GetParam());
 }
 
 std::string test_name(const ::testing::TestParamInfo<Case>& info) {
@@ -111,39 +31,10 @@ std::string test_name(const ::testing::TestParamInfo<Case>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Table, Parity, ::testing::ValuesIn(parity_table()), test_name);
 
-std::vector<Case> fused_cases() {
-  std::vector<Case> cases;
-  for (const Case& c : parity_table())
-    if (op_def(c.op).compose) cases.push_back(c);
-  return cases;
-}
-
 class Fused : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Fused, MatchesItsComposedDefinition) {
-  const Case& c = GetParam();
-  const CaseGraph g = case_graph(c);
-  const std::vector<Tensor> inputs = case_inputs(c);
-  const Rewritten lowered =
-      lower(g.graph, [](const Graph&, const Node& node) { return !op_def(node.op).compose; });
-  for (const Node& node : lowered.graph.nodes()) EXPECT_FALSE(op_def(node.op).compose);
-  std::vector<Value> outputs, values;
-  for (const Value v : g.outputs) outputs.push_back(lowered.map[static_cast<std::size_t>(v.id)]);
-  for (const Value v : g.inputs)
-    values.push_back(v ? lowered.map[static_cast<std::size_t>(v.id)] : Value{});
-  for (const Backend& backend : backends()) {
-    const auto fused = run(backend, 2, g.graph, g.outputs, g.inputs, inputs, false);
-    const auto composed = run(backend, 2, lowered.graph, outputs, values, inputs, false);
-    for (std::size_t i = 0; i < fused.size(); ++i) {
-      SCOPED_TRACE(c.id() + " on " + backend.name + ", output " + slot_name(g, i));
-      const Tensor wanted = composed[i].to(DType::f64);
-      double scale = 1;
-      for (const double v : wanted.as<double>()) scale = std::max(scale, std::abs(v));
-      const Comparison outcome = compare_tensor(fused[i], wanted.as<double>(),
-                                                tolerance(backend.real, c.reduction, scale));
-      EXPECT_TRUE(outcome.passed) << outcome.str();
-    }
-  }
+  for (const Backend& backend : cpu_backends()) check_fused(backend, GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, Fused, ::testing::ValuesIn(fused_cases()), test_name);
@@ -207,7 +98,8 @@ TEST_P(Gradient, MatchesCentralDifferences) {
     if (!graph.root(grad)) graph.output(grad);
   }
 
-  Device& on = device(backends()[1], 1);
+  const std::unique_ptr<Device> device = cpu_backends()[1].make_device(1);
+  Device& on = *device;
   ASSERT_EQ(on.info().real, DType::f64);
   const auto store = on.make_store();
   for (std::size_t i = 0; i < g.inputs.size(); ++i)

@@ -53,11 +53,19 @@ double plain_activation_grad(Activation f, double saved) {
 struct Operands {
   const Case& c;
   const std::vector<Tensor>& tensors;
+  Rounding rounding;
 
   [[nodiscard]] bool has(std::size_t i) const { return i < c.inputs.size() && !c.inputs[i].absent; }
   [[nodiscard]] Reals real(std::size_t i) const {
     const auto values = tensors[i].as<float>();
     return {values.begin(), values.end()};
+  }
+  // An operand of a product, as the backend rounds it.
+  [[nodiscard]] Reals factor(std::size_t i) const {
+    Reals values = real(i);
+    if (rounding != nullptr)
+      for (double& v : values) v = rounding(v);
+    return values;
   }
   [[nodiscard]] std::vector<Int> integers(std::size_t i) const {
     const auto values = tensors[i].as<Int>();
@@ -83,7 +91,7 @@ Expected expect(Reals values) {
 // y [B, out] = x w^T + b
 Reals linear(const Operands& o) {
   const std::size_t batch = o.dim(0, 0), in = o.dim(0, 1), out = o.dim(1, 0);
-  const Reals x = o.real(0), w = o.real(1);
+  const Reals x = o.factor(0), w = o.factor(1);
   Reals y(batch * out);
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < out; ++j) {
@@ -101,7 +109,7 @@ Reals linear(const Operands& o) {
 // dx [B, in] = dy w
 Reals dgrad(const Operands& o) {
   const std::size_t batch = o.dim(0, 0), out = o.dim(0, 1), in = o.dim(1, 1);
-  const Reals dy = o.real(0), w = o.real(1);
+  const Reals dy = o.factor(0), w = o.factor(1);
   Reals dx(batch * in);
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < out; ++j)
@@ -112,11 +120,11 @@ Reals dgrad(const Operands& o) {
 // dw [out, in] = dy^T x and db [out]
 std::pair<Reals, Reals> wgrad(const Operands& o) {
   const std::size_t batch = o.dim(0, 0), out = o.dim(0, 1), in = o.dim(1, 1);
-  const Reals dy = o.real(0), x = o.real(1);
+  const Reals dy = o.factor(0), x = o.factor(1), plain = o.real(0);
   Reals dw(out * in), db(out);
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < out; ++j) {
-      db[j] += dy[b * out + j];
+      db[j] += plain[b * out + j];
       for (std::size_t k = 0; k < in; ++k) dw[j * in + k] += dy[b * out + j] * x[b * in + k];
     }
   return {dw, db};
@@ -331,8 +339,21 @@ double plain_activation(Activation f, double x) {
   throw std::logic_error("no such activation");
 }
 
-std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs) {
-  const Operands o{c, inputs};
+double round_to_tf32(double x) {
+  int exponent = 0;
+  const double fraction = std::frexp(x, &exponent);  // 0.1xxx: 11 bits of it stay
+  return std::ldexp(std::round(std::ldexp(fraction, 11)), exponent - 11);
+}
+
+double round_to_bf16(double x) {
+  int exponent = 0;
+  const double fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
+}
+
+std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs,
+                                Rounding rounding) {
+  const Operands o{c, inputs, rounding};
   const std::string& op = c.op;
   const Attrs& a = c.attrs;
   if (op == "batch_index") return batch_index(o);
