@@ -11,7 +11,8 @@ class GuardedMemory {
  public:
   static constexpr std::size_t alignment = 64;
   GuardedMemory() = default;
-  // Zeroed. Throws Error(device) where there is not enough memory; `what` names the use.
+  // Zeroed. Throws Error(device) where there is not enough memory, before the system would kill the
+  // process for it (available_memory.h); `what` names the use.
   GuardedMemory(std::size_t bytes, const char* what);
 
   [[nodiscard]] std::byte* data() const noexcept;

@@ -40,7 +40,7 @@ void HostStore::declare(std::string_view name, DType dtype, const Shape& shape) 
   }
   Entry fresh{.dtype = declared(dtype), .stored = dtype, .shape = shape, .memory = {}, .bound = {}};
   if (fresh.dtype == DType::f32) fresh.stored = real_;
-  fresh.memory = GuardedMemory(fresh.bytes(), std::string(name).c_str());
+  fresh.memory = GuardedMemory(fresh.bytes(), fmt::format("the tensor `{}`", name).c_str());
   entries_.emplace(std::string(name), std::move(fresh));
   ++version_;
 }
@@ -74,7 +74,7 @@ std::byte* HostStore::writable(std::string_view name) {
   if (found == entries_.end()) static_cast<void>(entry(name));
   Entry& there = found->second;
   if (there.bound) {
-    GuardedMemory own(there.bytes(), there.shape.str().c_str());
+    GuardedMemory own(there.bytes(), fmt::format("the tensor `{}`", name).c_str());
     if (there.bytes() > 0) std::memcpy(own.data(), there.bound->bytes().data(), there.bytes());
     there.memory = std::move(own);
     there.bound.reset();
