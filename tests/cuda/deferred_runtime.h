@@ -67,14 +67,17 @@ class DeferredRuntime : public Runtime {
     for (void* const memory : live_memory_) std::free(memory);
   }
 
+  // These two outlive it: what was made and not given back, memory included, and what no GPU would
+  // forgive.
+  std::shared_ptr<int> handles = std::make_shared<int>(0);
+  std::shared_ptr<std::vector<std::string>> violations =
+      std::make_shared<std::vector<std::string>>();
   std::int64_t capacity = std::int64_t{1} << 30;
   std::int64_t used = 0;
-  int handles = 0;                      // made and not given back, memory included
-  std::int64_t executed = 0;            // pieces of work done
-  std::int64_t uploaded = 0;            // bytes copied to the device, when asked for
-  std::vector<Launch> launches;         // as they were asked for
-  std::vector<std::string> violations;  // what no GPU would forgive
-  std::vector<std::string> ranges;      // profiler ranges that are open
+  std::int64_t executed = 0;        // pieces of work done
+  std::int64_t uploaded = 0;        // bytes copied to the device, when asked for
+  std::vector<Launch> launches;     // as they were asked for
+  std::vector<std::string> ranges;  // profiler ranges that are open
   std::set<std::string> seen_ranges;
   Properties properties_;
 
@@ -112,18 +115,19 @@ class DeferredRuntime : public Runtime {
     if (used + static_cast<std::int64_t>(bytes) > capacity) return out_of_memory;
     pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
     std::memset(pointer, 0xCB, bytes);
+    extents_[pointer] = bytes;
     sizes_[pointer] = static_cast<std::int64_t>(bytes);
     used += static_cast<std::int64_t>(bytes);
     live_memory_.insert(pointer);
-    ++handles;
+    ++*handles;
     return 0;
   }
   Code do_release_memory(Raw pointer) noexcept override {
-    if (!idle()) violations.emplace_back("memory given back while work was waiting");
+    if (awaited(pointer)) violations->emplace_back("memory given back while work was waiting");
     used -= sizes_[pointer];
     live_memory_.erase(pointer);
     std::free(pointer);
-    --handles;
+    --*handles;
     return 0;
   }
   Code do_allocate_host(std::size_t bytes, Raw& pointer) override {
@@ -138,22 +142,22 @@ class DeferredRuntime : public Runtime {
 
   Code do_copy_to_device(void* to, const void* from, std::size_t bytes, Raw stream) override {
     uploaded += static_cast<std::int64_t>(bytes);
-    return put(stream, [=] { std::memcpy(to, from, bytes); });
+    return put(stream, {{to, bytes}, {from, bytes}}, [=] { std::memcpy(to, from, bytes); });
   }
   Code do_copy_to_host(void* to, const void* from, std::size_t bytes, Raw stream) override {
-    return put(stream, [=] { std::memcpy(to, from, bytes); });
+    return put(stream, {{to, bytes}, {from, bytes}}, [=] { std::memcpy(to, from, bytes); });
   }
   Code do_copy_on_device(void* to, const void* from, std::size_t bytes, Raw stream) override {
-    return put(stream, [=] { std::memcpy(to, from, bytes); });
+    return put(stream, {{to, bytes}, {from, bytes}}, [=] { std::memcpy(to, from, bytes); });
   }
   Code do_fill(void* to, std::uint8_t value, std::size_t bytes, Raw stream) override {
-    return put(stream, [=] { std::memset(to, value, bytes); });
+    return put(stream, {{to, bytes}}, [=] { std::memset(to, value, bytes); });
   }
 
   Code do_create_stream(Raw& stream) override {
     streams_.push_back(std::make_unique<FakeStream>());
     stream = streams_.back().get();
-    ++handles;
+    ++*handles;
     return 0;
   }
   Code do_synchronize_stream(Raw stream) override {
@@ -170,19 +174,19 @@ class DeferredRuntime : public Runtime {
     }
     if (to->capture != nullptr) return misused;  // waits for what is outside the capture
     const std::uint64_t version = event->recorded;
-    if (version > 0) to->queue.push_back({[] {}, event, version, nullptr, 0});
+    if (version > 0) to->queue.push_back({[] {}, {}, event, version, nullptr, 0});
     return 0;
   }
   Code do_release_stream(Raw stream) noexcept override {
     if (!static_cast<FakeStream*>(stream)->queue.empty())
-      violations.emplace_back("a stream given back while work was waiting");
+      violations->emplace_back("a stream given back while work was waiting");
     std::erase_if(streams_, [=](const auto& each) { return each.get() == stream; });
-    --handles;
+    --*handles;
     return 0;
   }
   Code do_create_event(bool, Raw& event) override {
     event = new FakeEvent;
-    ++handles;
+    ++*handles;
     return 0;
   }
   Code do_record_event(Raw raw, Raw stream) override {
@@ -194,7 +198,7 @@ class DeferredRuntime : public Runtime {
       return 0;
     }
     event->capture = nullptr;
-    from->queue.push_back({[] {}, nullptr, 0, event, ++event->recorded});
+    from->queue.push_back({[] {}, {}, nullptr, 0, event, ++event->recorded});
     return 0;
   }
   Code do_synchronize_event(Raw raw) override {
@@ -209,7 +213,7 @@ class DeferredRuntime : public Runtime {
     // As in CUDA, one that is still waited for lives until then.
     auto* const event = static_cast<FakeEvent*>(raw);
     retired_.emplace_back(event);
-    --handles;
+    --*handles;
     return 0;
   }
 
@@ -237,25 +241,25 @@ class DeferredRuntime : public Runtime {
     Work* const work = std::exchange(capturing_, nullptr);
     if (!whole) return unjoined;
     graph = new Work(*work);
-    ++handles;
+    ++*handles;
     return 0;
   }
   Code do_instantiate(Raw graph, Raw& executable) override {
     executable = new Work(*static_cast<Work*>(graph));
-    ++handles;
+    ++*handles;
     return 0;
   }
   Code do_launch_graph(Raw executable, Raw stream) override {
     auto* const work = static_cast<Work*>(executable);
-    return put(stream, [this, work] { replay(*work); });
+    return put(stream, work->touched(), [this, work] { replay(*work); });
   }
   Code do_release_graph(Raw graph) noexcept override {
     delete static_cast<Work*>(graph);
-    --handles;
+    --*handles;
     return 0;
   }
   Code do_release_executable(Raw executable) noexcept override {
-    if (!idle()) violations.emplace_back("a graph given back while work was waiting");
+    if (!idle()) violations->emplace_back("a graph given back while work was waiting");
     return do_release_graph(executable);
   }
 
@@ -281,7 +285,9 @@ class DeferredRuntime : public Runtime {
       const auto* const from = static_cast<const std::byte*>(arguments[i]);
       values.emplace_back(from, from + function->sizes[i]);
     }
-    return put(stream, [function, values = std::move(values)]() mutable {
+    Ranges touched;
+    for (const Access& access : shape.accesses) touched.push_back({access.memory, access.bytes});
+    return put(stream, touched, [function, values = std::move(values)]() mutable {
       std::vector<void*> pointers;
       for (auto& value : values) pointers.push_back(value.data());
       function->invoke(pointers.data());
@@ -305,12 +311,24 @@ class DeferredRuntime : public Runtime {
   std::map<const void*, std::vector<std::size_t>> shared_limits;
 
  private:
+  struct Range {
+    const void* memory = nullptr;
+    std::size_t bytes = 0;
+  };
+  using Ranges = std::vector<Range>;
   struct Work {
     struct Node {
       std::function<void()> task;
       std::set<std::size_t> after;
+      Ranges touches;
     };
     std::vector<Node> nodes;
+    [[nodiscard]] Ranges touched() const {
+      Ranges all;
+      for (const Node& node : nodes)
+        all.insert(all.end(), node.touches.begin(), node.touches.end());
+      return all;
+    }
   };
   struct FakeEvent {
     std::uint64_t recorded = 0;
@@ -320,6 +338,7 @@ class DeferredRuntime : public Runtime {
   };
   struct Task {
     std::function<void()> work;
+    Ranges touches;
     FakeEvent* waits = nullptr;
     std::uint64_t waits_version = 0;
     FakeEvent* records = nullptr;
@@ -332,15 +351,28 @@ class DeferredRuntime : public Runtime {
   };
 
   template <class F>
-  Code put(Raw raw, F&& task) {
+  Code put(Raw raw, Ranges touches, F&& task) {
     auto* const stream = static_cast<FakeStream*>(raw);
     if (stream->capture != nullptr) {
-      stream->capture->nodes.push_back({std::forward<F>(task), stream->last});
+      stream->capture->nodes.push_back({std::forward<F>(task), stream->last, std::move(touches)});
       stream->last = {stream->capture->nodes.size() - 1};
       return 0;
     }
-    stream->queue.push_back({std::forward<F>(task), nullptr, 0, nullptr, 0});
+    stream->queue.push_back({std::forward<F>(task), std::move(touches), nullptr, 0, nullptr, 0});
     return 0;
+  }
+
+  // Whether work that is not done yet touches that memory.
+  [[nodiscard]] bool awaited(Raw memory) {
+    const auto* const begin = static_cast<const std::byte*>(memory);
+    const std::byte* const end = begin + extents_[memory];
+    for (const auto& stream : streams_)
+      for (const Task& task : stream->queue)
+        for (const Range& range : task.touches) {
+          const auto* const first = static_cast<const std::byte*>(range.memory);
+          if (first < end && begin < first + range.bytes) return true;
+        }
+    return false;
   }
 
   // Works on until `done`, each time on any stream that can go on.
@@ -386,7 +418,8 @@ class DeferredRuntime : public Runtime {
   std::vector<std::unique_ptr<FakeEvent>> retired_;
   std::vector<std::unique_ptr<Work>> captures_;
   std::set<void*> live_memory_;
-  std::map<void*, std::int64_t> sizes_;
+  std::map<void*, std::int64_t> sizes_;  // as counted in `used`
+  std::map<void*, std::size_t> extents_;
   Work* capturing_ = nullptr;
   FakeStream* origin_ = nullptr;
 };

@@ -70,7 +70,7 @@ TEST(CudaProgram, TrainsAsTheCpuDoesInEveryOrderOfStreams) {
             dynamic_cast<CudaProgram&>(program).fill_memory(std::byte{0xFF});
           };
           EXPECT_TRUE(same(wanted, train(*gpu.device, options, 6, poison)));
-          EXPECT_TRUE(gpu.runtime->violations.empty()) << gpu.runtime->violations.front();
+          EXPECT_TRUE(gpu.runtime->violations->empty()) << gpu.runtime->violations->front();
           EXPECT_TRUE(gpu.runtime->ranges.empty());
           EXPECT_EQ(gpu.runtime->seen_ranges.count("adam.decoder.out.weight"), 1U);
         }
@@ -271,7 +271,7 @@ TEST(CudaProgram, TooLittleMemoryIsSaidBeforeAnythingIsAllocated) {
   Gpu gpu;
   const auto store = gpu.device->make_store();
   const TrainingGraph model = small_model();
-  const int handles = gpu.runtime->handles;
+  const int handles = *gpu.runtime->handles;
   const std::int64_t used = gpu.runtime->used;
   gpu.runtime->capacity = used + 20000;
   const std::string text =
@@ -279,7 +279,7 @@ TEST(CudaProgram, TooLittleMemoryIsSaidBeforeAnythingIsAllocated) {
   EXPECT_TRUE(has(text, "too little GPU memory: "));
   EXPECT_TRUE(has(text, "19.5 KiB of"));
   EXPECT_TRUE(has(text, "(cuda:0): use a smaller batch"));
-  EXPECT_EQ(gpu.runtime->handles, handles);
+  EXPECT_EQ(*gpu.runtime->handles, handles);
   EXPECT_EQ(gpu.runtime->used, used);
   gpu.runtime->capacity = 1 << 30;
   fill(*store, model.graph);

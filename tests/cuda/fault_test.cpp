@@ -1,0 +1,167 @@
+// A fault at every single call to the CUDA API, over opening the device, compiling and training:
+// each is one clean Error(device), everything is given back, and the next run works.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "cuda/cuda_device.h"
+#include "cuda/deferred_runtime.h"
+#include "cuda/host_kernels.h"
+#include "cuvae/error.h"
+#include "cuvae/trainer.h"
+#include "support/synthetic.h"
+
+namespace cuvae::cuda {
+namespace {
+
+Config small_config() {
+  Config config;
+  config.model.encoder.layers = {{.out = 6, .activation = "relu"}};
+  config.model.decoder.layers = {{.out = 6, .activation = "relu"}};
+  config.model.latent.size = 2;
+  config.train.batch_size = 8;
+  return config;
+}
+
+// The bytes of what a training leaves.
+std::string state_of(const std::vector<NamedTensor>& tensors) {
+  std::string bytes;
+  for (const NamedTensor& named : tensors) {
+    const auto content = named.tensor.bytes();
+    bytes += named.name;
+    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
+  }
+  return bytes;
+}
+
+class Training {
+ public:
+  Training(const char* exec, int streams) {
+    options_.compile.exec = exec;
+    options_.compile.streams = streams;
+    options_.compile.steps = 2;
+  }
+
+  void open() {
+    auto runtime = std::make_unique<DeferredRuntime>(3);
+    runtime->set_fault(fault);
+    runtime_ = runtime.get();
+    handles = runtime->handles;
+    violations = runtime->violations;
+    device_ = make_cuda_device(std::move(runtime), host_kernels());
+  }
+  void build() { trainer_ = std::make_unique<Trainer>(config_, data_, *device_, options_); }
+  // An unrolled run, a single step, an evaluation, a node by node run, and all tensors.
+  std::string train() {
+    trainer_->run(3);
+    trainer_->program().run([](const TaskView&) {});
+    const auto metrics = trainer_->evaluate_test();
+    std::string state = state_of(trainer_->checkpoint().tensors);
+    state.append(reinterpret_cast<const char*>(&metrics->loss), sizeof(double));
+    return state;
+  }
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Trainer> trainer_;
+  DeferredRuntime* runtime_ = nullptr;
+  Runtime::Fault fault;
+  std::shared_ptr<int> handles;
+  std::shared_ptr<std::vector<std::string>> violations;
+
+ private:
+  Config config_ = small_config();
+  std::shared_ptr<const Dataset> data_ = test::blob_dataset(40, 12, 3);
+  TrainerOptions options_;
+};
+
+class FaultTest : public ::testing::TestWithParam<std::pair<const char*, int>> {};
+
+TEST_P(FaultTest, AtAnyCallIsOneErrorThatLeaksNothingAndTheNextRunWorks) {
+  const auto [exec, streams] = GetParam();
+  std::vector<Call> calls;
+  std::string wanted;
+  TensorFile start;
+  {
+    Training beginning(exec, streams);
+    beginning.open();
+    beginning.build();
+    start = beginning.trainer_->checkpoint();
+  }
+  {
+    Training whole(exec, streams);
+    bool counting = true;
+    whole.fault = [&](Call call) {
+      if (counting) calls.push_back(call);
+      return 0;
+    };
+    whole.open();
+    whole.build();
+    wanted = whole.train();
+    counting = false;  // what destructors do has nobody to tell
+  }
+  const std::set<Call> kinds(calls.begin(), calls.end());
+  for (const Call kind :
+       {Call::properties, Call::set_device, Call::memory, Call::allocate, Call::allocate_host,
+        Call::copy_to_device, Call::copy_to_host, Call::fill, Call::create_stream,
+        Call::synchronize_stream, Call::create_event, Call::record_event, Call::launch})
+    EXPECT_EQ(kinds.count(kind), 1U) << name_of(kind);
+  if (std::string(exec) == "graph") {
+    for (const Call kind :
+         {Call::begin_capture, Call::end_capture, Call::instantiate, Call::launch_graph})
+      EXPECT_EQ(kinds.count(kind), 1U) << name_of(kind);
+  }
+  if (streams > 1) {
+    EXPECT_EQ(kinds.count(Call::wait_event), 1U);
+  }
+
+  std::map<Call, int> met;
+  for (std::size_t bad = 0; bad < calls.size(); ++bad) {
+    SCOPED_TRACE("fault at call " + std::to_string(bad) + ", " + std::string(name_of(calls[bad])));
+    Training training(exec, streams);
+    std::size_t count = 0;
+    bool counting = true;
+    training.fault = [&](Call) { return counting && count++ == bad ? DeferredRuntime::broken : 0; };
+    int failures = 0;
+    // Does it again where it fails; what it says is one line about that call.
+    const auto insist = [&](auto f, auto mend) {
+      try {
+        return f();
+      } catch (const Error& error) {
+        ++failures;
+        EXPECT_EQ(error.status(), Status::device) << error.what();
+        const std::string text = error.what();
+        EXPECT_NE(text.find(name_of(calls[bad])), std::string::npos) << text;
+        EXPECT_EQ(text.find('\n'), std::string::npos);
+      }
+      counting = false;
+      mend();
+      return f();
+    };
+    insist([&] { training.open(); }, [] {});
+    insist([&] { training.build(); }, [] {});
+    const std::string state = insist([&] { return training.train(); },
+                                     [&] { training.trainer_->restore(start, "the start"); });
+    EXPECT_EQ(failures, 1);
+    EXPECT_TRUE(state == wanted);
+    ++met[calls[bad]];
+    training.trainer_.reset();
+    training.device_.reset();
+    EXPECT_EQ(*training.handles, 0);
+    EXPECT_TRUE(training.violations->empty()) << training.violations->front();
+    if (HasFailure()) break;
+  }
+  EXPECT_EQ(met.size(), kinds.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Executors, FaultTest,
+                         ::testing::Values(std::pair("eager", 1), std::pair("graph", 1),
+                                           std::pair("graph", 3)),
+                         [](const auto& test) {
+                           return std::string(test.param.first) + std::to_string(test.param.second);
+                         });
+
+}  // namespace
+}  // namespace cuvae::cuda
