@@ -10,7 +10,7 @@
 #include <type_traits>
 
 #define CUVAE_SHARED(T, name, dims) __shared__ alignas(T) alignas(16) T name dims
-#define CUVAE_DYNAMIC_SHARED(T, name)                                  \
+#define CUVAE_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char cuvae_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(cuvae_dynamic_shared)
 
@@ -18,9 +18,9 @@ namespace CUVAE_KERNELS {
 
 // The order of floating-point sums would show in the results: this hides CUDA's atomicAdd for them.
 template <class T>
-  requires std::is_same_v<T, int> || std::is_same_v<T, unsigned> ||
-           std::is_same_v<T, unsigned long long>
-__device__ __forceinline__ T atomicAdd(T* address, std::type_identity_t<T> value) {
+requires std::is_same_v<T, int> || std::is_same_v<T, unsigned> ||
+    std::is_same_v<T, unsigned long long>
+        __device__ __forceinline__ T atomicAdd(T* address, std::type_identity_t<T> value) {
   return ::atomicAdd(address, value);
 }
 

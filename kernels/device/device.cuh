@@ -10,11 +10,17 @@
 // Kernels may not use atomics on floating-point numbers (their order would show in results), nor
 // spin on memory without device::load_acquire or __nanosleep in the loop.
 
+#ifndef CUVAE_KERNELS
 #ifdef __CUDACC__
 #define CUVAE_KERNELS cuvae::gpu
-#include "kernels/device/cuda.cuh"
 #else
 #define CUVAE_KERNELS cuvae::gpu_on_simt
+#endif
+#endif
+
+#ifdef __CUDACC__
+#include "kernels/device/cuda.cuh"
+#else
 #include "kernels/device/simt.cuh"
 #endif
 

@@ -43,15 +43,16 @@ extern constinit thread_local Self self;
 // on, launched or not.
 struct KernelEntry {
   void (*invoke)(void* const* arguments);
-  std::string_view name;                  // "cuvae::gpu_on_simt::gemm<64, 64>"
+  std::string_view name;  // "cuvae::gpu_on_simt::gemm<64, 64>"
   std::size_t parameters = 0;
-  const std::size_t* bytes = nullptr;     // of each parameter
+  const std::size_t* bytes = nullptr;  // of each parameter
   const std::size_t* alignment = nullptr;
   const KernelEntry* next = nullptr;
   mutable std::size_t launches = 0;
   mutable std::size_t static_shared_bytes = 0;  // as far as launches have shown
 };
-const KernelEntry* enter_kernel(KernelEntry& entry) noexcept;  // returns the head of the list before
+const KernelEntry* enter_kernel(
+    KernelEntry& entry) noexcept;  // returns the head of the list before
 
 // Hooks -----------------------------------------------------------------------------------------
 
@@ -76,8 +77,9 @@ void async_copy(void* shared, const void* global, int bytes, int valid_bytes, Pl
 void async_commit();
 void async_wait(int pending);
 
-void before_atomic(const void* address, std::size_t bytes, Place at);  // others may run first
-void spin(Place at);                                                   // lets others run
+enum class Atomicity : std::uint8_t { looks, changes };  // `changes`: a loop that does it gets on
+void before_atomic(Atomicity what, const void* address, std::size_t bytes, Place at);
+void spin(Place at);  // lets others run
 void wait_for_producers();
 void let_dependents_start(Place at);
 [[noreturn]] void refuse(std::string_view what, Place at);  // ends the launch with a report
@@ -127,15 +129,15 @@ const KernelEntry& kernel_entry(std::string_view) {
 #define gridDim (::cuvae::simt::self.grid_size)
 
 // A static's address is the array's identity: one for each function and instantiation, as in CUDA.
-#define CUVAE_SHARED(T, name, dims)                                                      \
-  using name##_type = T dims;                                                            \
-  static char name##_key;                                                                \
-  name##_type& name = *static_cast<name##_type*>(::cuvae::simt::static_shared(           \
+#define CUVAE_SHARED(T, name, dims)                                                            \
+  using name##_type = T dims;                                                                  \
+  static char name##_key;                                                                      \
+  name##_type& name = *static_cast<name##_type*>(::cuvae::simt::static_shared(                 \
       &name##_key, sizeof(name##_type), alignof(name##_type) < 16 ? 16 : alignof(name##_type), \
       #name, ::cuvae::simt::Place::current()))
-#define CUVAE_DYNAMIC_SHARED(T, name)                                              \
-  T* const name = static_cast<T*>(::cuvae::simt::dynamic_shared(                   \
-      alignof(T), ::cuvae::simt::Place::current()))
+#define CUVAE_DYNAMIC_SHARED(T, name) \
+  T* const name =                     \
+      static_cast<T*>(::cuvae::simt::dynamic_shared(alignof(T), ::cuvae::simt::Place::current()))
 
 namespace CUVAE_KERNELS {
 
@@ -166,12 +168,24 @@ struct alignas(8) uint2 {
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline int2 make_int2(int x, int y) { return {x, y}; }
-inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) {
+  return {x, y};
+}
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+inline int2 make_int2(int x, int y) {
+  return {x, y};
+}
+inline int4 make_int4(int x, int y, int z, int w) {
+  return {x, y, z, w};
+}
+inline uint2 make_uint2(unsigned x, unsigned y) {
+  return {x, y};
+}
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+  return {x, y, z, w};
+}
 
 inline constexpr int warpSize = 32;
 
@@ -190,15 +204,27 @@ using ::logf;
 using ::sqrtf;
 using ::tanhf;
 
-inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
-inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
-inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
-inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline float __uint_as_float(unsigned bits) {
+  return std::bit_cast<float>(bits);
+}
+inline unsigned __float_as_uint(float value) {
+  return std::bit_cast<unsigned>(value);
+}
+inline float __int_as_float(int bits) {
+  return std::bit_cast<float>(bits);
+}
+inline int __float_as_int(float value) {
+  return std::bit_cast<int>(value);
+}
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(static_cast<std::uint64_t>(a) * b >> 32);
 }
-inline int __popc(unsigned value) { return std::popcount(value); }
-inline int __clz(int value) { return std::countl_zero(static_cast<unsigned>(value)); }
+inline int __popc(unsigned value) {
+  return std::popcount(value);
+}
+inline int __clz(int value) {
+  return std::countl_zero(static_cast<unsigned>(value));
+}
 inline int __ffs(int value) {
   return value == 0 ? 0 : std::countr_zero(static_cast<unsigned>(value)) + 1;
 }
@@ -242,9 +268,9 @@ inline void __syncwarp(unsigned mask = ~0u, Place at = Place::current()) {
 
 template <class T>
 concept Shuffled = std::is_same_v<T, int> || std::is_same_v<T, unsigned> ||
-                   std::is_same_v<T, float> || std::is_same_v<T, double> ||
-                   std::is_same_v<T, long long> || std::is_same_v<T, unsigned long long> ||
-                   std::is_same_v<T, long> || std::is_same_v<T, unsigned long>;
+    std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, long long> ||
+    std::is_same_v<T, unsigned long long> || std::is_same_v<T, long> ||
+    std::is_same_v<T, unsigned long>;
 
 template <Shuffled T>
 inline T shuffle(unsigned mask, T value, int source, Place at) {
@@ -295,7 +321,7 @@ inline int __all_sync(unsigned mask, int predicate, Place at = Place::current())
   return static_cast<int>(simt::warp_collective(simt::WarpOp::all, mask, predicate != 0, 0, at));
 }
 template <class T>
-  requires std::is_same_v<T, int> || std::is_same_v<T, unsigned>
+requires std::is_same_v<T, int> || std::is_same_v<T, unsigned>
 inline T __reduce_add_sync(unsigned mask, T value, Place at = Place::current()) {
   const auto bits = static_cast<unsigned>(value);
   return static_cast<T>(
@@ -306,29 +332,29 @@ inline T __reduce_add_sync(unsigned mask, T value, Place at = Place::current()) 
 
 // The order of floating-point sums would show in the results: whole numbers only.
 template <class T>
-concept Atomic = std::is_same_v<T, int> || std::is_same_v<T, unsigned> ||
-                 std::is_same_v<T, unsigned long long>;
+concept Atomic =
+    std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>;
 
 template <Atomic T>
 inline T atomicAdd(T* address, std::type_identity_t<T> value, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(T), at);
+  simt::before_atomic(simt::Atomicity::changes, address, sizeof(T), at);
   return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
 }
 template <Atomic T>
 inline T atomicExch(T* address, std::type_identity_t<T> value, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(T), at);
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(T), at);
   return __atomic_exchange_n(address, value, __ATOMIC_RELAXED);
 }
 template <Atomic T>
 inline T atomicCAS(T* address, std::type_identity_t<T> expected, std::type_identity_t<T> value,
                    Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(T), at);
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(T), at);
   __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   return expected;
 }
 template <Atomic T>
 inline T atomicMax(T* address, std::type_identity_t<T> value, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(T), at);
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(T), at);
   T before = __atomic_load_n(address, __ATOMIC_RELAXED);
   while (before < value && !__atomic_compare_exchange_n(address, &before, value, false,
                                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
@@ -341,7 +367,9 @@ inline T atomicMax(T* address, std::type_identity_t<T> value, Place at = Place::
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
-inline void __nanosleep(unsigned, Place at = Place::current()) { simt::spin(at); }
+inline void __nanosleep(unsigned, Place at = Place::current()) {
+  simt::spin(at);
+}
 
 }  // namespace CUVAE_KERNELS
 
@@ -399,7 +427,9 @@ inline void cp_async4(void* shared, const void* global, int valid_bytes = 4,
                       Place at = Place::current()) {
   simt::async_copy(shared, global, 4, valid_bytes, at);
 }
-inline void cp_async_commit() { simt::async_commit(); }
+inline void cp_async_commit() {
+  simt::async_commit();
+}
 template <int N>
 inline void cp_async_wait() {
   static_assert(N >= 0);
@@ -408,20 +438,24 @@ inline void cp_async_wait() {
 
 // A loop that reads until a value comes lets the others run.
 inline unsigned load_acquire(const unsigned* address, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(unsigned), at);
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(unsigned), at);
   return __atomic_load_n(address, __ATOMIC_ACQUIRE);
 }
 inline unsigned add_acq_rel(unsigned* address, unsigned value, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(unsigned), at);
+  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
   return __atomic_fetch_add(address, value, __ATOMIC_ACQ_REL);
 }
 inline void store_release(unsigned* address, unsigned value, Place at = Place::current()) {
-  simt::before_atomic(address, sizeof(unsigned), at);
+  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
   __atomic_store_n(address, value, __ATOMIC_RELEASE);
 }
 
-inline void wait_for_producers() { simt::wait_for_producers(); }
-inline void let_dependents_start(Place at = Place::current()) { simt::let_dependents_start(at); }
+inline void wait_for_producers() {
+  simt::wait_for_producers();
+}
+inline void let_dependents_start(Place at = Place::current()) {
+  simt::let_dependents_start(at);
+}
 
 // Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 inline uint4 philox(uint4 c, uint2 key) {

@@ -1,0 +1,160 @@
+#include "simt/memory.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "simt/sanitizer.h"
+
+namespace cuvae::simt {
+namespace {
+
+constexpr std::size_t alignment = 256;  // as cudaMalloc
+constexpr std::size_t red_zone = 256;
+constexpr int red_byte = 0xA5;
+constexpr int new_byte = 0xFF;
+
+constexpr std::size_t round_up(std::size_t value, std::size_t to) {
+  return (value + to - 1) / to * to;
+}
+
+// The entry that may hold `memory`: the last that begins at or before it.
+template <class Map>
+auto at_or_before(const Map& map, const void* memory) {
+  auto it = map.upper_bound(static_cast<const std::byte*>(memory));
+  return it == map.begin() ? map.end() : std::prev(it);
+}
+
+bool intact(const std::byte* begin, const std::byte* end) {
+  for (; begin != end; ++begin)
+    if (*begin != std::byte{red_byte}) return false;
+  return true;
+}
+
+}  // namespace
+
+DeviceMemory::~DeviceMemory() {
+  while (!blocks_.empty())
+    static_cast<void>(release(const_cast<std::byte*>(blocks_.begin()->first)));
+}
+
+void* DeviceMemory::allocate(std::size_t bytes) {
+  const Quiet quiet;
+  const std::size_t rounded = round_up(bytes, alignment);
+  if (rounded < bytes || static_cast<std::int64_t>(rounded) > capacity_ - used_) return nullptr;
+  auto* base = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded + 2 * red_zone));
+  if (base == nullptr) return nullptr;
+  std::byte* memory = base + red_zone;
+  std::memset(base, red_byte, red_zone);
+  std::memset(memory, new_byte, bytes);
+  std::memset(memory + bytes, red_byte, rounded - bytes + red_zone);
+  poison(base, rounded + 2 * red_zone);
+  blocks_[memory] = {base, bytes};
+  used_ += static_cast<std::int64_t>(rounded);
+  return memory;
+}
+
+bool DeviceMemory::release(void* memory) {
+  const auto it = blocks_.find(static_cast<std::byte*>(memory));
+  if (it == blocks_.end()) return false;
+  const Block block = it->second;
+  const std::size_t rounded = round_up(block.bytes, alignment);
+  blocks_.erase(it);
+  used_ -= static_cast<std::int64_t>(rounded);
+  unpoison(block.base, rounded + 2 * red_zone);
+  std::free(block.base);
+  return true;
+}
+
+bool DeviceMemory::contains(const void* memory, std::size_t bytes) const {
+  const auto it = at_or_before(blocks_, memory);
+  if (it == blocks_.end()) return false;
+  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(memory) - it->first);
+  return offset <= it->second.bytes && bytes <= it->second.bytes - offset;
+}
+
+void DeviceMemory::open_all() {
+  if (!with_asan) return;
+  for (const auto& [memory, block] : blocks_) unpoison(memory, block.bytes);
+}
+
+void DeviceMemory::open(std::span<const cuda::Access> accesses, bool early_ones_only) {
+  if (!with_asan) return;
+  for (const cuda::Access& access : accesses)
+    if (access.early || !early_ones_only) unpoison(access.memory, access.bytes);
+}
+
+void DeviceMemory::close() {
+  if (!with_asan) return;
+  for (const auto& [memory, block] : blocks_) poison(memory, block.bytes);
+}
+
+void DeviceMemory::open_range(const void* memory, std::size_t bytes) const {
+  if (with_asan && contains(memory, bytes)) unpoison(memory, bytes);
+}
+
+void DeviceMemory::close_range(const void* memory, std::size_t bytes) const {
+  if (!with_asan || !contains(memory, bytes)) return;
+  // AddressSanitizer knows eight bytes at the least.
+  const auto* begin = static_cast<const std::byte*>(memory);
+  const auto before = reinterpret_cast<std::uintptr_t>(memory) % 8;
+  poison(begin - before, round_up(before + bytes, 8));
+}
+
+void DeviceMemory::copy(void* to, const void* from, std::size_t bytes) {
+  note_read(from, bytes);
+  note_write(to, bytes);
+  const Quiet quiet;
+  open_range(to, bytes);
+  open_range(from, bytes);
+  std::memmove(to, from, bytes);
+  close_range(to, bytes);
+  close_range(from, bytes);
+}
+
+void DeviceMemory::fill(void* to, std::uint8_t value, std::size_t bytes) {
+  note_write(to, bytes);
+  const Quiet quiet;
+  open_range(to, bytes);
+  std::memset(to, value, bytes);
+  close_range(to, bytes);
+}
+
+std::optional<std::string> DeviceMemory::overrun() const {
+  if (with_asan) return {};  // it says so at once, and the zones cannot be read
+  for (const auto& [memory, block] : blocks_) {
+    const std::byte* end = memory + round_up(block.bytes, alignment) + red_zone;
+    if (!intact(block.base, memory))
+      return "before an allocation of " + std::to_string(block.bytes) + " bytes";
+    if (!intact(memory + block.bytes, end))
+      return "behind an allocation of " + std::to_string(block.bytes) + " bytes";
+  }
+  return {};
+}
+
+PinnedMemory::~PinnedMemory() {
+  for (const auto& [memory, bytes] : blocks_) std::free(const_cast<std::byte*>(memory));
+}
+
+void* PinnedMemory::allocate(std::size_t bytes) {
+  const Quiet quiet;
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, round_up(bytes, alignment)));
+  if (memory == nullptr) return nullptr;
+  std::memset(memory, new_byte, bytes);
+  blocks_[memory] = bytes;
+  return memory;
+}
+
+bool PinnedMemory::release(void* memory) {
+  if (blocks_.erase(static_cast<std::byte*>(memory)) == 0) return false;
+  std::free(memory);
+  return true;
+}
+
+bool PinnedMemory::contains(const void* memory, std::size_t bytes) const {
+  const auto it = at_or_before(blocks_, memory);
+  if (it == blocks_.end()) return false;
+  const auto offset = static_cast<std::size_t>(static_cast<const std::byte*>(memory) - it->first);
+  return offset <= it->second && bytes <= it->second - offset;
+}
+
+}  // namespace cuvae::simt
