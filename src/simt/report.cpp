@@ -1,5 +1,7 @@
 #include "simt/report.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -8,7 +10,7 @@ namespace cuvae::simt {
 namespace {
 
 std::string triple(std::uint32_t x, std::uint32_t y, std::uint32_t z) {
-  return "(" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
+  return fmt::format("({}, {}, {})", x, y, z);
 }
 
 std::string_view waiting_for(const Thread& thread) {

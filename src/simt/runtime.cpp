@@ -42,6 +42,7 @@ class Runner final : public SimtRuntime {
                    static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin)),
         queue_(options.streams, options.programmatic_early, options.seed, memory_, scheduler_) {
     chip_.properties.memory_bytes = memory_.capacity();
+    if (options.multiprocessors > 0) chip_.properties.multiprocessors = options.multiprocessors;
   }
 
   Live live() const override {

@@ -25,6 +25,7 @@ struct SimtOptions {
   bool programmatic_early = true;  // kernels launched so begin as early as they may
   StreamOrder streams = StreamOrder::immediate;
   std::int64_t memory_bytes = 0;  // 0: as the chip has
+  int multiprocessors = 0;        // 0: as the chip has
 };
 
 // What was made and not given back.

@@ -272,15 +272,16 @@ void Scheduler::fiber_main() {
         continue;
       }
       next = thread != nullptr ? thread->fiber : &s.next_fiber();
+      // Not before the next one was taken: this stack is still in use.
+      if (with_tsan) {
+        s.stacks_.retire(*s.fiber_);
+      } else {
+        s.stacks_.park(*s.fiber_);
+      }
     }
-    Fiber& here = *s.fiber_;
-    s.fiber_ = next;
-    if (with_tsan) {
-      s.stacks_.retire(here);
-      leave_fiber(here, *next);
-    }
-    s.stacks_.park(here);
     ++s.statistics_.switches;
+    Fiber& here = *std::exchange(s.fiber_, next);
+    if (with_tsan) leave_fiber(here, *next);
     switch_fiber(here, *next);
   }
 }

@@ -71,7 +71,7 @@ declare -A arrows=(
   [src/bench]='bench train model config data io cpu graph device api base'
   [src/cli]='cli bench train model graph config data io device api base'
   [kernels/device]='kernels/device'
-  [kernels]='kernels kernels/device cuda'
+  [kernels]='kernels kernels/device cuda ops base'
 )
 declare -A headers=(
   [error]=base [rng]=base [tensor]=base [version]=base [graph]=graph [device]=api [model]=model
