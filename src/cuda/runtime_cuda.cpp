@@ -10,12 +10,8 @@
 
 #include "cuda/architectures.h"
 #include "cuda/devices.h"
-#include "cuda/kernel.h"
 #include "cuda/runtime.h"
-
-namespace cuvae::gpu {
-const cuda::KernelTable& kernel_table();  // kernels/table.cu
-}
+#include "kernels/table.cuh"
 
 namespace cuvae::cuda {
 namespace {
