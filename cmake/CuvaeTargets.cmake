@@ -4,7 +4,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 get_property(areas GLOBAL PROPERTY CUVAE_AREAS)
-list(REMOVE_ITEM areas cuvae_cli)
+list(REMOVE_ITEM areas cuvae_cli cuvae_simt)
 set(objects "$<TARGET_OBJECTS:cuvae_fmt>")
 foreach(area IN LISTS areas)
   list(APPEND objects "$<TARGET_OBJECTS:${area}>")
@@ -31,6 +31,15 @@ if(EXISTS "${PROJECT_SOURCE_DIR}/src/cli/main.cpp" AND TARGET cuvae_cli)
   target_link_libraries(cuvae PRIVATE cuvae_cli cuvae_options)
   set_target_properties(cuvae PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
   install(TARGETS cuvae RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}" COMPONENT runtime)
+endif()
+
+# The same program with the SIMT runner as its GPU: `--device cuda` runs the CUDA kernels' own source
+# on the CPU. For machines without a GPU, and not installed.
+if(TARGET cuvae_simt_seam AND TARGET cuvae_cli)
+  add_executable(cuvae-simt "${PROJECT_SOURCE_DIR}/src/cli/main.cpp")
+  target_link_libraries(cuvae-simt PRIVATE cuvae_cli cuvae_options)
+  set_target_properties(cuvae-simt PROPERTIES
+    CUVAE_SEAM cuvae_simt_seam RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}")
 endif()
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/cuvae")
