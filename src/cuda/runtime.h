@@ -61,8 +61,8 @@ struct Access {
 };
 
 struct LaunchShape {
-  Dim3 grid;
-  Dim3 block;
+  Dim3 grid = {};
+  Dim3 block = {};
   std::size_t shared_bytes = 0;           // dynamic
   bool cooperative = false;               // all blocks run at once
   bool programmatic = false;              // may start before the kernel before it has ended

@@ -17,7 +17,7 @@ constexpr std::size_t stack_bytes = with_asan || with_tsan ? 256 * 1024 : 64 * 1
 constexpr std::size_t guarded_stacks = 8192;
 constexpr std::uint64_t end_mark = 0x5354'4143'4b45'4e44;
 
-#if !defined(CUVAE_SIMT_UCONTEXT)
+#if defined(__x86_64__)
 // System V AMD64 ABI: the callee keeps rbp, rbx, r12 to r15; the return address is on the stack.
 __attribute__((naked, noinline)) void switch_stack(void** /*from: rdi*/, void* /*to: rsi*/) {
   __asm__ volatile(
@@ -40,11 +40,14 @@ __attribute__((naked, noinline)) void switch_stack(void** /*from: rdi*/, void* /
 #endif
 
 void jump(Fiber& from, Fiber& to) {
-#if defined(CUVAE_SIMT_UCONTEXT)
-  swapcontext(&from.context, &to.context);
-#else
-  switch_stack(&from.stack_pointer, to.stack_pointer);
+#if defined(__x86_64__)
+  if (to.context == nullptr && to.stack_pointer != nullptr) {
+    switch_stack(&from.stack_pointer, to.stack_pointer);
+    return;
+  }
 #endif
+  if (from.context == nullptr) from.context = std::make_unique<ucontext_t>();
+  swapcontext(from.context.get(), to.context.get());
 }
 
 }  // namespace
@@ -88,21 +91,22 @@ StackPool::~StackPool() {
 }
 
 void StackPool::prepare(Fiber& fiber) {
-#if defined(CUVAE_SIMT_UCONTEXT)
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack;
-  fiber.context.uc_stack.ss_size = fiber.stack_bytes;
-  fiber.context.uc_link = nullptr;
-  makecontext(&fiber.context, entry_, 0);
-#else
-  // As switch_stack leaves a stack: six registers, then where to go on. entry_ finds the stack as
-  // if it had been called: a return address (none) at an address that is 8 modulo 16.
-  auto* top = reinterpret_cast<void**>(fiber.stack + fiber.stack_bytes);
-  *--top = nullptr;
-  *--top = reinterpret_cast<void*>(entry_);
-  for (int i = 0; i < 6; ++i) *--top = nullptr;
-  fiber.stack_pointer = top;
-#endif
+  if (switching_ == Switching::ucontext) {
+    if (fiber.context == nullptr) fiber.context = std::make_unique<ucontext_t>();
+    getcontext(fiber.context.get());
+    fiber.context->uc_stack.ss_sp = fiber.stack;
+    fiber.context->uc_stack.ss_size = fiber.stack_bytes;
+    fiber.context->uc_link = nullptr;
+    makecontext(fiber.context.get(), entry_, 0);
+  } else {
+    // As switch_stack leaves a stack: six registers, then where to go on. entry_ finds the stack as
+    // if it had been called: a return address (none) at an address that is 8 modulo 16.
+    auto* top = reinterpret_cast<void**>(fiber.stack + fiber.stack_bytes);
+    *--top = nullptr;
+    *--top = reinterpret_cast<void*>(entry_);
+    for (int i = 0; i < 6; ++i) *--top = nullptr;
+    fiber.stack_pointer = top;
+  }
   *reinterpret_cast<std::uint64_t*>(fiber.stack) = end_mark;
 }
 

@@ -2,25 +2,29 @@
 // Stacks that the program can be on. A fiber runs `entry` of the StackPool that made it, and gives
 // way to another with switch_fiber(). One pool belongs to one OS thread at a time.
 
+#include <ucontext.h>
+
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
-#if !defined(__x86_64__) && !defined(CUVAE_SIMT_UCONTEXT)
-#define CUVAE_SIMT_UCONTEXT 1
-#endif
-#if defined(CUVAE_SIMT_UCONTEXT)
-#include <ucontext.h>
-#endif
-
 namespace cuvae::simt {
 
-struct Fiber {
-#if defined(CUVAE_SIMT_UCONTEXT)
-  ucontext_t context;
+enum class Switching : std::uint8_t {
+  assembly,  // x86-64
+  ucontext,  // any machine; two system calls a switch
+};
+#if defined(__x86_64__)
+inline constexpr Switching best_switching = Switching::assembly;
+#else
+inline constexpr Switching best_switching = Switching::ucontext;
 #endif
-  void* stack_pointer = nullptr;  // while it does not run
-  std::byte* stack = nullptr;     // its lowest address; null for the OS thread's own stack
+
+struct Fiber {
+  void* stack_pointer = nullptr;        // while it does not run
+  std::unique_ptr<ucontext_t> context;  // instead, with Switching::ucontext
+  std::byte* stack = nullptr;           // its lowest address; null for the OS thread's own stack
   std::size_t stack_bytes = 0;
   void* asan_fake_stack = nullptr;
   void* tsan = nullptr;  // which thread it is
@@ -37,7 +41,7 @@ void arrive_on_fiber(Fiber& from);
 class StackPool {
  public:
   using Entry = void (*)();
-  explicit StackPool(Entry entry) : entry_(entry) {}
+  StackPool(Entry entry, Switching switching) : entry_(entry), switching_(switching) {}
   ~StackPool();
   StackPool(const StackPool&) = delete;
   StackPool& operator=(const StackPool&) = delete;
@@ -60,6 +64,7 @@ class StackPool {
  private:
   void prepare(Fiber& fiber);
   Entry entry_;
+  Switching switching_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
   std::vector<Fiber*> parked_;
   std::vector<Fiber*> retired_;

@@ -39,7 +39,8 @@ class Runner final : public SimtRuntime {
       : chip_(chip_of(options.chip)),
         memory_(options.memory_bytes != 0 ? options.memory_bytes : chip_.properties.memory_bytes),
         scheduler_(options.order, options.seed, options.async_copies,
-                   static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin)),
+                   static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin),
+                   options.switching),
         queue_(options.streams, options.programmatic_early, options.seed, memory_, scheduler_) {
     chip_.properties.memory_bytes = memory_.capacity();
     if (options.multiprocessors > 0) chip_.properties.multiprocessors = options.multiprocessors;

@@ -26,6 +26,7 @@ struct SimtOptions {
   StreamOrder streams = StreamOrder::immediate;
   std::int64_t memory_bytes = 0;  // 0: as the chip has
   int multiprocessors = 0;        // 0: as the chip has
+  Switching switching = best_switching;
 };
 
 // What was made and not given back.

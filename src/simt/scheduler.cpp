@@ -25,14 +25,14 @@ constinit thread_local Self self;
 thread_local Scheduler* Scheduler::current_ = nullptr;
 
 Scheduler::Scheduler(Order order, std::uint64_t seed, AsyncCopies copies,
-                     std::size_t shared_capacity)
+                     std::size_t shared_capacity, Switching switching)
     : order_(order),
       seed_(seed),
       copies_(copies),
       shared_capacity_(shared_capacity),
       dice_(seed),
       ready_(order, dice_),
-      stacks_(&Scheduler::fiber_main) {}
+      stacks_(&Scheduler::fiber_main, switching) {}
 
 Scheduler::~Scheduler() = default;
 

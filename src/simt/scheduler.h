@@ -25,7 +25,8 @@ struct SchedulerStatistics {
 
 class Scheduler {
  public:
-  Scheduler(Order order, std::uint64_t seed, AsyncCopies copies, std::size_t shared_capacity);
+  Scheduler(Order order, std::uint64_t seed, AsyncCopies copies, std::size_t shared_capacity,
+            Switching switching = best_switching);
   ~Scheduler();
 
   // The launch, which must stay until it has ended, gets its first blocks. Its kernel's threads

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -48,6 +49,18 @@ void launch(cuda::Runtime& runtime, const cuda::TypedKernel<P...>& kernel,
         runtime.launch(kernel.kernel, shape, {pointers, sizeof...(P)}, stream);
       },
       values);
+}
+
+// Empty where they are equal; a NaN is equal to nothing.
+template <class T>
+std::string expect_equal(const std::vector<T>& got, const std::vector<T>& wanted) {
+  if (got.size() != wanted.size())
+    return std::to_string(got.size()) + " values instead of " + std::to_string(wanted.size());
+  for (std::size_t i = 0; i < got.size(); ++i)
+    if (!(got[i] == wanted[i]))
+      return "value " + std::to_string(i) + " is " + std::to_string(got[i]) + ", not " +
+             std::to_string(wanted[i]);
+  return {};
 }
 
 }  // namespace cuvae::testing
