@@ -165,6 +165,10 @@ int info(const Options& options, const Output& output) {
     throw Error(Status::usage, "a run and a configuration at once", "command line",
                 "give RUN, or --config, or --preset");
   }
+  if (std::filesystem::path(options.run).extension() == ".toml") {
+    throw Error(Status::usage, fmt::format("`{}` is a configuration, not a run", options.run),
+                "command line", fmt::format("use --config {}", options.run));
+  }
   if (!options.run.empty()) return run_info(options, output);
   return about_config ? config_info(options, output) : build_info(output);
 }

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "cli/command.h"
@@ -25,22 +27,28 @@ struct Options {
   std::string out;
 };
 
-std::vector<std::int64_t> chosen_rows(const Options& options, std::int64_t size) {
+// The rows of --index. What is no list of numbers is refused before anything is read.
+std::vector<std::int64_t> listed_rows(const std::string& text) {
   std::vector<std::int64_t> rows;
-  if (options.index.empty()) {
-    const std::int64_t count = options.count.empty()
-                                   ? std::min<std::int64_t>(10, size)
-                                   : parse_integer(options.count, "--count", 1, size);
-    rows.resize(static_cast<std::size_t>(count));
-    std::iota(rows.begin(), rows.end(), 0);
-    return rows;
-  }
-  std::size_t begin = 0;
-  while (begin <= options.index.size()) {
-    const std::size_t end = std::min(options.index.find(',', begin), options.index.size());
-    rows.push_back(parse_integer(options.index.substr(begin, end - begin), "--index", 0, size - 1));
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    std::int64_t row = 0;
+    const auto [stop, error] = std::from_chars(text.data() + begin, text.data() + end, row);
+    if (error != std::errc{} || stop != text.data() + end || row < 0) {
+      throw Error(Status::usage, fmt::format("`{}` is no list of rows", text), "--index",
+                  "give numbers from 0 with commas between them, as in --index 3,14,15");
+    }
+    rows.push_back(row);
     begin = end + 1;
   }
+  return rows;
+}
+
+std::vector<std::int64_t> first_rows(const std::string& count, std::int64_t size) {
+  const std::int64_t chosen =
+      count.empty() ? std::min<std::int64_t>(10, size) : parse_integer(count, "--count", 1, size);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(chosen));
+  std::iota(rows.begin(), rows.end(), 0);
   return rows;
 }
 
@@ -52,13 +60,15 @@ int reconstruct(const Options& options, const Output& output) {
     throw Error(Status::usage, "--count and --index exclude each other", "command line",
                 "leave one out");
   }
+  std::vector<std::int64_t> rows;
+  if (!options.index.empty()) rows = listed_rows(options.index);
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
   LoadedRun run(options.run, *device);
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
   const DatasetSplit& split = select_split(*data, options.split);
-  const std::vector<std::int64_t> rows = chosen_rows(options, split.size());
+  if (rows.empty()) rows = first_rows(options.count, split.size());
   const auto result = run.reconstruct(split, rows);
   write_pairs(options.out, result.original, result.reconstruction, run.model());
   output.text(fmt::format("{} reconstructions: {}", rows.size(), options.out));

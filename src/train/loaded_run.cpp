@@ -94,6 +94,10 @@ TensorFile read_model(const fs::path& run) {
                     ? "finish the run with `cuvae train --resume --out " + run.string() + "`"
                     : "give the folder of a trained run");
   }
+  if (!is_folder && path.extension() == ".toml") {
+    throw Error(Status::input, "this is a configuration, not a run", path.string(),
+                "give the folder of a run that `cuvae train " + path.string() + "` has made");
+  }
   TensorFile file = read_safetensors(path);
   require_finite(file);
   return file;

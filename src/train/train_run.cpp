@@ -123,6 +123,11 @@ class TrainRun {
     TensorFile checkpoint;
     if (!fresh) {
       require_same(config_, folder_);
+      std::error_code error;
+      if (!fs::exists(folder_.last(), error)) {
+        throw Error(Status::input, "the run has no checkpoint to go on from",
+                    folder_.last().string(), "put it back, or start anew with --overwrite");
+      }
       checkpoint = read_safetensors(folder_.last());
       require_finite(checkpoint);
     }

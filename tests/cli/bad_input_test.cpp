@@ -297,6 +297,47 @@ TEST_F(BadInput, ModelsThatAreDamaged) {
   }
 }
 
+TEST_F(BadInput, AConfigurationInsteadOfARun) {
+  const auto before = entries();
+  for (const Args& args :
+       std::vector<Args>{{"eval", "small.toml"}, {"sample", "small.toml", "--out", "s.png"}}) {
+    const ProcessResult result = in_folder(args);
+    expect_one_line(result, 3);
+    EXPECT_NE(result.err.find("this is a configuration, not a run (small.toml): give the folder"),
+              std::string::npos)
+        << result.err;
+  }
+  EXPECT_EQ(entries(), before);
+}
+
+TEST_F(BadInput, ResumingWithoutTheCheckpoint) {
+  ASSERT_EQ(train({}).status, 0);
+  fs::remove(folder_ / "run" / "checkpoints" / "last.safetensors");
+  const auto before = entries();
+  const std::string config = file_bytes(folder_ / "run" / "config.toml");
+  const ProcessResult result = in_folder({"train", "--resume", "--out", "run", "--epochs", "3"});
+  expect_one_line(result, 3);
+  EXPECT_NE(
+      result.err.find("no checkpoint to go on from (run/checkpoints/last.safetensors): put it "
+                      "back, or start anew with --overwrite"),
+      std::string::npos)
+      << result.err;
+  EXPECT_EQ(entries(), before);
+  EXPECT_EQ(file_bytes(folder_ / "run" / "config.toml"), config);
+}
+
+TEST_F(BadInput, RowsThatAreNotThere) {
+  ASSERT_EQ(train({}).status, 0);
+  const auto before = entries();
+  for (const char* index : {"64", "1,9999", "9223372036854775807"}) {
+    const ProcessResult result =
+        in_folder({"reconstruct", "run", "--index", index, "--out", "r.npy", "--quiet"});
+    expect_one_line(result, 2);
+    EXPECT_NE(result.err.find("(--index): choose from 0 to 63"), std::string::npos) << result.err;
+  }
+  EXPECT_EQ(entries(), before);
+}
+
 // A file size limit stands for a full disk: writes fail in the middle of a file.
 TEST_F(BadInput, AFullDiskLeavesNothingHalfWritten) {
   ASSERT_EQ(train({}).status, 0);

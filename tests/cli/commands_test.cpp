@@ -288,7 +288,7 @@ TEST_F(Commands, ReconstructionsStandBesideTheirOriginals) {
   ASSERT_EQ(in_folder({"reconstruct", "run", "--out", "r.png"}).status, 0);
   EXPECT_GT(read_png(folder_ / "r.png").height, 16);
   expect_refused(in_folder({"reconstruct", "run", "--index", "64", "--out", "x.npy"}), 2,
-                 "(--index): give an integer from 0 to 63");
+                 "(--index): choose from 0 to 63");
   expect_refused(in_folder({"reconstruct", "run", "--index", "1,,2", "--out", "x.npy"}), 2,
                  "(--index)");
 }
