@@ -43,7 +43,7 @@ extern constinit thread_local Self self;
 // on, launched or not.
 struct KernelEntry {
   void (*invoke)(void* const* arguments);
-  std::string_view name;  // "cuvae::gpu_on_simt::gemm<64, 64>"
+  std::string_view name;  // "gemm<64, 64>"
   std::size_t parameters = 0;
   const std::size_t* bytes = nullptr;  // of each parameter
   const std::size_t* alignment = nullptr;
@@ -93,6 +93,8 @@ std::string_view kernel_name() {
   if (begin != std::string_view::npos) text.remove_prefix(begin + 4);
   const std::size_t end = text.find("; std::");
   text = text.substr(0, end != std::string_view::npos ? end : text.rfind(']'));
+  for (const std::string_view scope : {"cuvae::gpu_on_simt::", "{anonymous}::"})
+    if (text.starts_with(scope)) text.remove_prefix(scope.size());
   return text;
 }
 

@@ -1,5 +1,6 @@
 #include "simt/memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -24,10 +25,8 @@ auto at_or_before(const Map& map, const void* memory) {
   return it == map.begin() ? map.end() : std::prev(it);
 }
 
-bool intact(const std::byte* begin, const std::byte* end) {
-  for (; begin != end; ++begin)
-    if (*begin != std::byte{red_byte}) return false;
-  return true;
+bool intact(const std::byte* zone, std::size_t bytes) {
+  return std::all_of(zone, zone + bytes, [](std::byte b) { return b == std::byte{red_byte}; });
 }
 
 }  // namespace
@@ -119,14 +118,18 @@ void DeviceMemory::fill(void* to, std::uint8_t value, std::size_t bytes) {
   close_range(to, bytes);
 }
 
-std::optional<std::string> DeviceMemory::overrun() const {
+std::optional<std::string> DeviceMemory::find_overrun() {
   if (with_asan) return {};  // it says so at once, and the zones cannot be read
   for (const auto& [memory, block] : blocks_) {
-    const std::byte* end = memory + round_up(block.bytes, alignment) + red_zone;
-    if (!intact(block.base, memory))
-      return "before an allocation of " + std::to_string(block.bytes) + " bytes";
-    if (!intact(memory + block.bytes, end))
-      return "behind an allocation of " + std::to_string(block.bytes) + " bytes";
+    const auto end = static_cast<std::size_t>(memory - block.base) + block.bytes;
+    const std::size_t behind = round_up(block.bytes, alignment) - block.bytes + red_zone;
+    const char* side = nullptr;
+    if (!intact(block.base, red_zone)) side = "before";
+    if (!intact(block.base + end, behind)) side = "behind";
+    if (side == nullptr) continue;
+    std::memset(block.base, red_byte, red_zone);  // said once
+    std::memset(block.base + end, red_byte, behind);
+    return std::string(side) + " an allocation of " + std::to_string(block.bytes) + " bytes";
   }
   return {};
 }

@@ -34,8 +34,8 @@ class DeviceMemory {
   // Copies and fills, between closed device memory and any other.
   void copy(void* to, const void* from, std::size_t bytes);
   void fill(void* to, std::uint8_t value, std::size_t bytes);
-  // What was written beside, if something was.
-  [[nodiscard]] std::optional<std::string> overrun() const;
+  // Beside which allocation something was written since the last call, if so.
+  [[nodiscard]] std::optional<std::string> find_overrun();
 
  private:
   struct Block {

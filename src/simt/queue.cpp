@@ -262,7 +262,7 @@ void Queue::run_kernel(Operation& operation) {
   scheduler_.finish(*operation.launch);
   order_me_after(&operation.launch->done_order);
   order_after_me(&operation.order);
-  if (const auto where = memory_.overrun(); where && scheduler_.finding().empty())
+  if (const auto where = memory_.find_overrun(); where && scheduler_.finding().empty())
     scheduler_.report("a write beside device memory, " + *where + "; kernel " +
                       std::string(operation.work->kernel->name));
 }

@@ -357,7 +357,7 @@ void Scheduler::spin(Place at) {
   const std::size_t others = ready_.size();
   // Everyone had a turn, and nothing came of it.
   if (spins_ > 2 * others + 16 && open_one_more()) spins_ = 0;
-  if (spins_ > 200'000 + 500 * others) {
+  if (spins_ > 10'000 + 100 * others) {
     const Launch& launch = *thread.block->launch;
     fail("no thread gets on: all that run spin, in " + std::to_string(launch.resident.size()) +
              " blocks of " + std::to_string(launch.blocks) + ", of which " +
