@@ -21,6 +21,9 @@ struct CompareOptions {
   // Names a parameter whose gradient the device's graph multiplies by 1.001 (tests only): a
   // comparison must notice it.
   std::string break_gradient = {};
+  // How the device's production plan is compiled; exec is that of its other plan too. The reference
+  // takes no notice of it.
+  CompileOptions compile = {};
 };
 
 // The worst of one tensor over all steps. Limits are derived from dtype, reduction lengths and the

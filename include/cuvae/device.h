@@ -67,7 +67,7 @@ class Program {
 };
 
 struct CompileOptions {
-  int steps = 1;
+  int steps = 1;  // unrolled; a Trainer takes 0 for as many as suit the device
   int streams = 1;
   bool fuse = true;
   bool reuse = true;
@@ -91,6 +91,8 @@ class Device {
   virtual ~Device() = default;
   [[nodiscard]] virtual DeviceInfo info() const = 0;
   [[nodiscard]] virtual std::unique_ptr<Store> make_store() = 0;
+  // Throws Error(usage) for options that it has not, as compile() does.
+  virtual void check(const CompileOptions& options) const = 0;
   // Fuses, lowers, plans, checks the plan, and binds to the store (declaring what is missing).
   // The device and the store must outlive the program.
   [[nodiscard]] virtual std::unique_ptr<Program> compile(const Graph& graph, Store& store,

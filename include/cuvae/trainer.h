@@ -87,9 +87,15 @@ class Evaluator {
 };
 
 struct TrainerOptions {
-  CompileOptions compile;        // compile.steps = training steps per program run
+  // compile.steps = training steps per program run; 0: one on a CPU and node by node, else chosen
+  // so that an epoch takes few runs.
+  CompileOptions compile;
   std::int64_t stream_rows = 0;  // > 0: a streaming window of at most so many rows
 };
+
+// Training steps per run for which an epoch of so many takes the fewest runs, if the rest is done
+// one by one: at most 64, and so many that a plan has no more than 4096 tasks.
+[[nodiscard]] int unrolled_steps(std::int64_t steps_per_epoch, std::int64_t nodes);
 
 class Trainer {
  public:

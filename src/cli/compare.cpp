@@ -21,6 +21,8 @@ struct Options {
   std::string mode = "step";
   std::string break_gradient;
   std::string export_folder;
+  std::string streams = "1";
+  bool no_fuse = false;
 };
 
 [[noreturn]] void unknown(const std::string& value, const char* flag, const char* a,
@@ -70,7 +72,12 @@ int run_compare(const Options& options, const Output& output) {
   if (options.mode != "step" && options.mode != "run") {
     unknown(options.mode, "--mode", "step", "run");
   }
+  CompileOptions compile;
+  compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 1, 64));
+  compile.fuse = !options.no_fuse;
   const Config config = options.config.load();
+  compile.exec = config.run.exec;
+  compile.precision = config.run.precision;
   const auto dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   const auto device = open_device(config.run);
   announce_device(config.run, *device, output);
@@ -88,6 +95,7 @@ int run_compare(const Options& options, const Output& output) {
   how.steps = steps;
   how.mode = options.mode == "step" ? CompareOptions::Mode::step : CompareOptions::Mode::run;
   how.break_gradient = options.break_gradient;
+  how.compile = compile;
   const CompareReport report = compare(config, dataset, *device, *reference, how);
 
   output.object(as_json(report, options.mode));
@@ -132,6 +140,8 @@ Command compare_command() {
             flags.value("--export", options->export_folder, "FOLDER",
                         "write weights, batches, noise, losses and gradients of the steps "
                         "there, for another framework to repeat");
+            flags.value("--streams", options->streams, "N", "streams of a GPU's plan");
+            flags.flag("--no-fuse", options->no_fuse, "no fused operators in either plan");
             // Spoils this parameter's gradient, to see that the comparison fails.
             flags.hidden("--break-gradient", options->break_gradient);
             return [options](const Output& output) { return run_compare(*options, output); };

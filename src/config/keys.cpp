@@ -17,7 +17,8 @@ constexpr std::int64_t max_batch = std::int64_t{1} << 24;
 constexpr std::int64_t max_epochs = 1'000'000'000;
 constexpr std::size_t max_layers = 256;
 
-constexpr std::string_view needs_cuda = "needs CUDA kernels, which this version does not have";
+constexpr std::string_view needs_persistent =
+    "needs a persistent kernel, which this version does not have";
 
 #define CUVAE_FIELD(member) [](Config& c) -> Field { return &c.member; }
 
@@ -163,9 +164,10 @@ std::vector<Key> make_keys() {
       simple(Kind::text, "run.device", CUVAE_FIELD(run.device),
              "auto: the first usable GPU, else the CPU"),
       choice("run.precision", CUVAE_FIELD(run.precision), {"fp32", "tf32", "bf16"},
-             "of the matrix products", {"fp32"}, needs_cuda),
+             "of the matrix products; tf32 and bf16 want a GPU"),
       choice("run.exec", CUVAE_FIELD(run.exec), {"auto", "eager", "graph", "persistent"},
-             "how a step is launched", {"auto", "eager"}, needs_cuda),
+             "how a step is launched; graph wants a GPU", {"auto", "eager", "graph"},
+             needs_persistent),
       integer("run.threads", CUVAE_FIELD(run.threads), 0, 1024, "0 = all cores"),
   };
 }

@@ -47,16 +47,20 @@ class CpuDevice final : public Device {
     return std::make_unique<HostStore>(real_);
   }
 
-  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
-                                                 const CompileOptions& options) override {
-    auto* host = dynamic_cast<HostStore*>(&store);
-    if (!host) throw Error(Status::usage, "a program on a store of another device", "cpu");
+  void check(const CompileOptions& options) const override {
     if (options.exec != "auto" && options.exec != "eager")
       throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec), "run.exec",
                   "use auto or eager");
     if (options.precision != "fp32")
       throw Error(Status::usage, fmt::format("run.precision = {} on the CPU", options.precision),
                   "run.precision", "use fp32");
+  }
+
+  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
+                                                 const CompileOptions& options) override {
+    auto* host = dynamic_cast<HostStore*>(&store);
+    if (!host) throw Error(Status::usage, "a program on a store of another device", "cpu");
+    check(options);
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;

@@ -48,6 +48,11 @@ class CudaDevice final : public Device {
     return std::make_unique<cuda::CudaStore>(context_);
   }
 
+  void check(const CompileOptions& options) const override {
+    static_cast<void>(precision_of(options.precision));
+    static_cast<void>(graph_of(options.exec));
+  }
+
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
     auto* memory = dynamic_cast<cuda::CudaStore*>(&store);

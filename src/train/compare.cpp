@@ -87,8 +87,8 @@ class Lockstep {
     const Graph& theirs = options.break_gradient.empty()
                               ? graph_
                               : with_broken_gradient(graph_, options.break_gradient);
-    unfused_ = device_.compile(theirs, false, true);
-    production_ = device_.compile(theirs, true, false);
+    unfused_ = device_.compile(theirs, false, true, options.compile);
+    production_ = device_.compile(theirs, options.compile.fuse, false, options.compile);
     oracle_ = reference_.compile(graph_, false, true);
     rounding_.device = device.info().real;
     rounding_.reference = reference.info().real;
@@ -273,8 +273,11 @@ std::vector<std::int64_t> drift_steps(std::int64_t steps) {
 }
 
 void run_freely(const Config& config, const std::shared_ptr<const Dataset>& dataset, Device& device,
-                Device& reference, std::int64_t steps, CompareReport& report) {
-  Trainer ours(config, dataset, device);
+                Device& reference, std::int64_t steps, const CompileOptions& compile,
+                CompareReport& report) {
+  TrainerOptions how;
+  how.compile = compile;
+  Trainer ours(config, dataset, device, how);
   Trainer theirs(config, dataset, reference);
   const auto advance = [](Trainer& trainer, std::int64_t to) {
     double loss = 0;
@@ -310,6 +313,13 @@ CompareReport compare(const Config& config, std::shared_ptr<const Dataset> datas
     throw Error(Status::usage, "nothing to compare in " + format_count(options.steps) + " steps",
                 "compare", "ask for at least one");
   }
+  device.check(options.compile);
+  if (options.mode == CompareOptions::Mode::step && options.compile.precision != "fp32") {
+    throw Error(
+        Status::usage,
+        "a device is held to float's rounding, run.precision is " + options.compile.precision,
+        "compare", "use fp32, or --mode run to see the drift");
+  }
   if (device.info().real == DType::f64 && reference.info().real != DType::f64) {
     throw Error(Status::usage, "the reference computes in float, the device in double", "compare",
                 "use --reference cpu64");
@@ -320,7 +330,7 @@ CompareReport compare(const Config& config, std::shared_ptr<const Dataset> datas
       reference.info().name + (reference.info().real == DType::f64 ? " (double)" : " (float)");
   report.steps = options.steps;
   if (options.mode == CompareOptions::Mode::run) {
-    run_freely(config, dataset, device, reference, options.steps, report);
+    run_freely(config, dataset, device, reference, options.steps, options.compile, report);
     return report;
   }
   Lockstep lockstep(config, *dataset, device, reference, options);

@@ -45,8 +45,8 @@ Graph LockstepSide::training_graph() const {
   return model_.training_graph(spec);
 }
 
-std::unique_ptr<Program> LockstepSide::compile(const Graph& graph, bool fuse, bool keep_all) {
-  CompileOptions options;
+std::unique_ptr<Program> LockstepSide::compile(const Graph& graph, bool fuse, bool keep_all,
+                                               CompileOptions options) {
   options.fuse = fuse;
   options.keep_all = keep_all;
   std::unique_ptr<Program> program = device_.compile(graph, *store_, options);

@@ -24,7 +24,8 @@ class LockstepSide {
 
   // One step of a full batch, before fusion.
   [[nodiscard]] Graph training_graph() const;
-  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, bool fuse, bool keep_all);
+  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, bool fuse, bool keep_all,
+                                                 CompileOptions options = {});
 
   // Initial weights and moments.
   [[nodiscard]] TrainingState initial_state() const;

@@ -133,10 +133,12 @@ class TrainRun {
     }
     device_ = open_device(config_.run.device,
                           {.threads = static_cast<int>(config_.run.threads), .real = DType::f32});
-    dataset_ = std::make_shared<const Dataset>(load_dataset(config_.data.path));
     TrainerOptions trainer_options{.compile = options_.compile};
     trainer_options.compile.exec = config_.run.exec;
     trainer_options.compile.precision = config_.run.precision;
+    trainer_options.compile.steps = 0;
+    device_->check(trainer_options.compile);  // before the data is read
+    dataset_ = std::make_shared<const Dataset>(load_dataset(config_.data.path));
     trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, trainer_options);
     if (!fresh) {
       trainer_->restore(checkpoint, folder_.last().string());

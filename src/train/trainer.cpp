@@ -131,6 +131,22 @@ InputSpec input_spec(const Dataset& dataset, const DataConfig& config) {
   return spec;
 }
 
+int unrolled_steps(std::int64_t steps_per_epoch, std::int64_t nodes) {
+  constexpr std::int64_t most_steps = 64;
+  constexpr std::int64_t most_tasks = 4096;
+  const std::int64_t most = std::min(most_steps, most_tasks / std::max<std::int64_t>(nodes, 1));
+  std::int64_t best = 1;
+  std::int64_t fewest = steps_per_epoch;
+  for (std::int64_t steps = 2; steps <= most; ++steps) {
+    const std::int64_t runs = steps_per_epoch / steps + steps_per_epoch % steps;
+    if (runs < fewest) {
+      best = steps;
+      fewest = runs;
+    }
+  }
+  return static_cast<int>(best);
+}
+
 Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
                  const TrainerOptions& options)
     : config_(config),
@@ -155,6 +171,15 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   last_rows_ = config.train.drop_last ? 0 : rows % batch_;
   steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);
 
+  device_.check(options_.compile);
+  if (options_.compile.steps == 0) {
+    // Worth it where a run costs more to launch than to wait for.
+    const bool graphs = device_.info().name.starts_with("cuda") && options_.compile.exec != "eager";
+    const ResidentSource whole(split);
+    const Graph one = model_.training_graph(training_spec(config_, rows, batch_, whole, 1));
+    options_.compile.steps =
+        graphs ? unrolled_steps(rows / batch_, static_cast<std::int64_t>(one.nodes().size())) : 1;
+  }
   const std::int64_t steps = options_.compile.steps;
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   if (options_.stream_rows > 0) {
@@ -276,8 +301,17 @@ std::vector<NamedTensor> Trainer::weights() const {
 }
 
 std::string Trainer::execution() const {
-  return fmt::format("{}, {}{}", device_.info().numerics, program_->exec(),
-                     options_.compile.fuse ? "" : ", unfused");
+  const CompileOptions& how = options_.compile;
+  std::string text = fmt::format("{}, {}", device_.info().numerics, program_->exec());
+  if (how.precision != "fp32") text += ", " + how.precision;
+  if (!how.fuse) text += ", unfused";
+  if (const std::string tuning = program_->tuning(); !tuning.empty()) {
+    // FNV-1a: the record itself stands beside it in the checkpoint.
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (const unsigned char c : tuning) hash = (hash ^ c) * 0x100000001b3;
+    text += fmt::format(", algorithms {:016x}", hash);
+  }
+  return text;
 }
 
 Metrics Trainer::epoch_metrics() const {
@@ -320,6 +354,9 @@ TensorFile Trainer::checkpoint() const {
                    {"epoch.loss", exact(sums_.loss)},
                    {"epoch.reconstruction", exact(sums_.reconstruction)},
                    {"epoch.kl", exact(sums_.kl)}};
+  if (std::string tuning = program_->tuning(); !tuning.empty()) {
+    file.metadata["tuning"] = std::move(tuning);
+  }
   return file;
 }
 

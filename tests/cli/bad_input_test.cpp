@@ -345,7 +345,7 @@ TEST_F(BadInput, AFullDiskLeavesNothingHalfWritten) {
   write(folder_ / "x.npy", "an older file");
   const auto limited = [&](const std::string& command) {
     const std::string line = "cd '" + folder_.path().string() +
-                             "' && trap '' XFSZ && ulimit -f 4 && exec '" CUVAE_EXECUTABLE "' " +
+                             "' && trap '' XFSZ && ulimit -f 4 && exec '" + executable() + "' " +
                              command + " --quiet 2>err >/dev/null";
     const int status = std::system(("bash -c \"" + line + "\"").c_str());
     ProcessResult result;

@@ -92,7 +92,6 @@ struct Row {
 };
 
 constexpr const char* gone = "is not available in this version";
-constexpr const char* cuda = "needs CUDA kernels";
 constexpr const char* range = "is out of range";
 
 const Row rows[] = {
@@ -236,11 +235,12 @@ const Row rows[] = {
     {"run.device", "\"cuda:\"", "is not valid"},
     {"run.device", "\"cuda:-1\"", "is not valid"},
     {"run.precision", "\"fp32\"", nullptr},
-    {"run.precision", "\"tf32\"", cuda},
-    {"run.precision", "\"bf16\"", cuda},
+    {"run.precision", "\"tf32\"", nullptr},
+    {"run.precision", "\"bf16\"", nullptr},
+    {"run.precision", "\"fp16\"", "use \"fp32\", \"tf32\" or \"bf16\""},
     {"run.exec", "\"eager\"", nullptr},
-    {"run.exec", "\"graph\"", cuda},
-    {"run.exec", "\"persistent\"", cuda},
+    {"run.exec", "\"graph\"", nullptr},
+    {"run.exec", "\"persistent\"", "needs a persistent kernel, which this version does not have"},
     {"run.threads", "3", nullptr},
     {"run.threads", "-1", range},
     {"run.threads", "1000000000000000000", range},
@@ -492,11 +492,11 @@ TEST(Config, AFlagMendsAFile) {
   const TempDir dir;
   ConfigSources sources;
   sources.file = dir.write("c.toml",
-                           "[train]\nlr = -1.0\n[run]\nprecision = \"bf16\"\n"
+                           "[train]\nlr = -1.0\n[run]\nexec = \"persistent\"\n"
                            "[model]\nlikelihood = { sigma = \"global\" }\n");
   expect_contains(refusal([&] { (void)load_config(sources); }), "c.toml:");
   sources.overrides = {{"train.lr", "0.1", "--lr"},
-                       {"run.precision", "fp32", "--precision"},
+                       {"run.exec", "eager", "--exec"},
                        {"model.likelihood.sigma", "2", "--set"}};
   EXPECT_EQ(load_config(sources).model.likelihood.sigma, 2.0);
 }

@@ -226,6 +226,7 @@ class FaultyDevice final : public Device {
   FaultyDevice(Device& right, double factor) : right_(right), factor_(factor) {}
   [[nodiscard]] DeviceInfo info() const override { return right_.info(); }
   [[nodiscard]] std::unique_ptr<Store> make_store() override { return right_.make_store(); }
+  void check(const CompileOptions& options) const override { right_.check(options); }
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
     return std::make_unique<FaultyProgram>(right_.compile(graph, store, options), fault, factor_);

@@ -74,6 +74,24 @@ TEST_F(TrainerTest, LearnsTheBlobs) {
   EXPECT_NEAR(trainer->epoch_metrics().loss, after.loss, 0.1 * after.loss);
 }
 
+TEST(UnrolledSteps, AnEpochTakesFewRuns) {
+  EXPECT_EQ(unrolled_steps(468, 40), 52);  // MNIST: 9 runs, nothing left over
+  EXPECT_EQ(unrolled_steps(469, 40), 52);  // 9 runs and one step
+  EXPECT_EQ(unrolled_steps(1, 40), 1);
+  EXPECT_EQ(unrolled_steps(7, 40), 7);
+  EXPECT_EQ(unrolled_steps(64, 40), 64);
+  EXPECT_EQ(unrolled_steps(1000000, 40), 64);
+  EXPECT_EQ(unrolled_steps(468, 1000), 4);  // a large model
+  EXPECT_EQ(unrolled_steps(468, 5000), 1);
+  EXPECT_EQ(unrolled_steps(0, 40), 1);
+}
+
+TEST_F(TrainerTest, StepsPerRunAreChosenForTheDevice) {
+  TrainerOptions options;
+  options.compile.steps = 0;
+  EXPECT_EQ(make(small_config(), options)->program().steps(), 1);  // a CPU
+}
+
 TEST_F(TrainerTest, DropsOrKeepsTheLastBatch) {
   Config config = small_config();
   const auto dropping = make(config);
