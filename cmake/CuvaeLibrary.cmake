@@ -25,8 +25,6 @@ function(cuvae_add_tests name)
   add_library(tests_${name} OBJECT ${arg_SOURCES})
   target_link_libraries(tests_${name} PUBLIC cuvae_options GTest::gtest ${arg_LINK})
   target_include_directories(tests_${name} PUBLIC "${PROJECT_SOURCE_DIR}/tests")
-  target_compile_definitions(tests_${name} PRIVATE
-    CUVAE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CUVAE_BINARY_DIR="${PROJECT_BINARY_DIR}")
   foreach(area IN LISTS arg_DEPENDS)
     target_link_libraries(tests_${name} PUBLIC cuvae_${area})
   endforeach()

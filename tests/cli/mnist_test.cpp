@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "cli/process.h"
+#include "support/source_path.h"
 #include "support/synthetic.h"
 
 namespace cuvae {
@@ -15,9 +16,13 @@ namespace {
 
 using test::file_bytes;
 
-const std::string mnist = CUVAE_SOURCE_DIR "/data/mnist";
+std::string mnist() {
+  return test::source_path("data/mnist");
+}
 // One file is a training split of 10,000 images: 78 steps an epoch.
-const std::string ten_thousand = mnist + "/t10k-images-idx3-ubyte.gz";
+std::string ten_thousand() {
+  return test::source_path("data/mnist/t10k-images-idx3-ubyte.gz");
+}
 
 bool cpu_has(const std::string& flag) {
   std::ifstream file("/proc/cpuinfo");
@@ -37,8 +42,8 @@ class Repeatability : public testing::TestWithParam<std::pair<const char*, const
  protected:
   // Trains into folder_/name; the weights as bytes.
   std::string train(const std::string& name, std::vector<std::string> flags) {
-    std::vector<std::string> arguments = {"train",      "--preset", "mnist-mlp",    "--data",
-                                          ten_thousand, "--out",    folder_ / name, "--quiet"};
+    std::vector<std::string> arguments = {"train",        "--preset", "mnist-mlp",    "--data",
+                                          ten_thousand(), "--out",    folder_ / name, "--quiet"};
     arguments.insert(arguments.end(), flags.begin(), flags.end());
     test::ProcessOptions options;
     if (*GetParam().first) options.environment["OPENBLAS_CORETYPE"] = GetParam().first;
@@ -70,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, Repeatability,
 
 TEST(Mnist, FiftyStepsInFloatAgreeWithDouble) {
   const std::vector<std::string> compare = {"compare", "--preset",    "mnist-mlp", "--data",
-                                            mnist,     "--steps",     "50",        "--device",
+                                            mnist(),   "--steps",     "50",        "--device",
                                             "cpu",     "--reference", "cpu64",     "--json"};
   const test::ProcessResult good = test::run(compare);
   EXPECT_EQ(good.status, 0) << good.err << good.out;
@@ -90,7 +95,7 @@ TEST(Mnist, TheFirstEpochsAreOnTheLearningCurve) {
   for (const int seed : {0, 1, 2}) {
     const std::string run = folder / ("seed" + std::to_string(seed));
     const test::ProcessResult result =
-        test::run({"train", "--preset", "mnist-mlp", "--data", mnist, "--epochs",
+        test::run({"train", "--preset", "mnist-mlp", "--data", mnist(), "--epochs",
                    seed == 0 ? "5" : "1", "--seed", std::to_string(seed), "--out", run, "--quiet"});
     ASSERT_EQ(result.status, 0) << result.err;
     std::ifstream lines(run + "/metrics.jsonl");

@@ -16,17 +16,14 @@
 #include <stdexcept>
 #include <thread>
 
+#include "support/source_path.h"
+
 namespace cuvae::test {
 namespace {
 
 std::string content(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(stream), {}};
-}
-
-std::string executable() {
-  const char* given = std::getenv("CUVAE_TEST_EXECUTABLE");
-  return given != nullptr ? given : CUVAE_EXECUTABLE;
 }
 
 int open_terminal() {
@@ -40,6 +37,10 @@ int open_terminal() {
 }
 
 }  // namespace
+
+std::string executable() {
+  return cuvae_path(CUVAE_EXECUTABLE);
+}
 
 bool has_terminals() {
   const int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);

@@ -48,6 +48,9 @@ class Process {
   bool done_ = false;
 };
 
+// The program that the tests run (support/source_path.h).
+std::string executable();
+
 // Whether this machine gives pseudo terminals (a bare chroot does not).
 bool has_terminals();
 

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cuvae/error.h"
+#include "support/source_path.h"
 
 namespace cuvae {
 namespace {
@@ -613,7 +614,7 @@ TEST(Config, Presets) {
     EXPECT_EQ(config.name, preset.name);
     EXPECT_EQ(parse_config(to_toml(config), "t"), config);
     // What is embedded is the file a reader finds.
-    std::ifstream stream(std::string(CUVAE_SOURCE_DIR) + "/examples/" + preset.name + ".toml");
+    std::ifstream stream(test::source_path("examples/" + preset.name + ".toml"));
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(stream), {}), preset.toml);
   }
   EXPECT_EQ(preset_config("mnist-mlp"), Config{});

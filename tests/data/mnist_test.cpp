@@ -9,11 +9,14 @@
 
 #include "cuvae/dataset.h"
 #include "data/sha256.h"
+#include "support/source_path.h"
 
 namespace cuvae {
 namespace {
 
-const std::filesystem::path folder = std::filesystem::path(CUVAE_SOURCE_DIR) / "data" / "mnist";
+std::filesystem::path folder() {
+  return test::source_path("data/mnist");
+}
 
 constexpr std::array<std::pair<const char*, const char*>, 4> files = {{
     {"train-images-idx3-ubyte.gz",
@@ -27,18 +30,18 @@ constexpr std::array<std::pair<const char*, const char*>, 4> files = {{
 }};
 
 TEST(Mnist, FilesAreTheOnesTheReadmeNames) {
-  std::ifstream readme(folder / "README.md");
+  std::ifstream readme(folder() / "README.md");
   std::stringstream text;
   text << readme.rdbuf();
   for (const auto& [name, hash] : files) {
-    EXPECT_EQ(sha256_of_file(folder / name), hash) << name;
+    EXPECT_EQ(sha256_of_file(folder() / name), hash) << name;
     EXPECT_NE(text.str().find(hash), std::string::npos) << name;
   }
 }
 
 TEST(Mnist, Loads) {
-  const Dataset mnist = load_dataset(folder);
-  EXPECT_EQ(mnist.path, folder);
+  const Dataset mnist = load_dataset(folder());
+  EXPECT_EQ(mnist.path, folder());
   EXPECT_EQ(mnist.image, (ImageSize{1, 28, 28}));
   ASSERT_TRUE(mnist.train && mnist.test);
   EXPECT_EQ(mnist.train->images->shape(), (Shape{60000, 784}));

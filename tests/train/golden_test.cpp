@@ -10,6 +10,7 @@
 #include "cuvae/npy.h"
 #include "cuvae/safetensors.h"
 #include "data/sha256.h"
+#include "support/source_path.h"
 #include "support/synthetic.h"
 
 namespace cuvae {
@@ -54,9 +55,9 @@ struct Export {
   test::TemporaryFolder folder;
 
   Export() {
-    golden = Json::parse(test::file_bytes(CUVAE_SOURCE_DIR "/tests/golden/mnist_mlp.json"));
+    golden = Json::parse(test::file_bytes(test::source_path("tests/golden/mnist_mlp.json")));
     Config config;
-    config.data.path = CUVAE_SOURCE_DIR "/data/mnist";
+    config.data.path = test::source_path("data/mnist");
     const auto data = std::make_shared<const Dataset>(load_dataset(config.data.path));
     const auto device = open_device("cpu", {});
     export_parity(config, data, *device, golden.at("inputs").at("steps").get<std::int64_t>(),
