@@ -12,6 +12,8 @@
 #include "cuda/host_kernels.h"
 #include "cuvae/error.h"
 #include "cuvae/trainer.h"
+#include "kernels/table.cuh"
+#include "simt/runtime.h"
 #include "support/synthetic.h"
 
 namespace cuvae::cuda {
@@ -37,21 +39,53 @@ std::string state_of(const std::vector<NamedTensor>& tensors) {
   return bytes;
 }
 
+struct Case {
+  const char* name;
+  const char* exec;
+  int streams;
+  bool simt;  // the project's kernels on the SIMT runner, else the CPU's on the deferred GPU
+};
+
 class Training {
  public:
-  Training(const char* exec, int streams) {
-    options_.compile.exec = exec;
-    options_.compile.streams = streams;
+  explicit Training(const Case& how) : simt_(how.simt) {
+    options_.compile.exec = how.exec;
+    options_.compile.streams = how.streams;
     options_.compile.steps = 2;
   }
 
   void open() {
+    if (simt_) {
+      simt::SimtOptions options;
+      options.streams = simt::StreamOrder::deferred;
+      auto runtime = simt::make_simt_runtime(options);
+      runtime->set_fault(fault);
+      simt::SimtRuntime* const opened = runtime.get();
+      device_ = make_cuda_device(std::move(runtime), gpu_on_simt::kernel_table());
+      runner_ = opened;
+      return;
+    }
     auto runtime = std::make_unique<DeferredRuntime>(3);
     runtime->set_fault(fault);
-    runtime_ = runtime.get();
-    handles = runtime->handles;
-    violations = runtime->violations;
+    handles_ = runtime->handles;
+    violations_ = runtime->violations;
     device_ = make_cuda_device(std::move(runtime), host_kernels());
+  }
+  // That programs and stores, and then the device, give back everything, and at the right time.
+  void close() {
+    trainer_.reset();
+    if (simt_) {
+      const simt::Live live = runner_->live();
+      EXPECT_EQ(live.device_allocations, 0U);
+      EXPECT_EQ(live.graphs, 0U);
+      EXPECT_EQ(live.executables, 0U);
+      EXPECT_EQ(live.host_allocations, 2U);  // the device's own
+      EXPECT_EQ(runner_->failed_releases(), 0);
+    }
+    device_.reset();
+    if (simt_) return;
+    EXPECT_EQ(*handles_, 0);
+    EXPECT_TRUE(violations_->empty()) << violations_->front();
   }
   void build() { trainer_ = std::make_unique<Trainer>(config_, data_, *device_, options_); }
   // An unrolled run, a single step, an evaluation, a node by node run, and all tensors.
@@ -64,34 +98,36 @@ class Training {
     return state;
   }
 
-  std::unique_ptr<Device> device_;
-  std::unique_ptr<Trainer> trainer_;
-  DeferredRuntime* runtime_ = nullptr;
   Runtime::Fault fault;
-  std::shared_ptr<int> handles;
-  std::shared_ptr<std::vector<std::string>> violations;
+  [[nodiscard]] Trainer& trainer() { return *trainer_; }
 
  private:
+  bool simt_;
+  simt::SimtRuntime* runner_ = nullptr;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Trainer> trainer_;
+  std::shared_ptr<int> handles_;
+  std::shared_ptr<std::vector<std::string>> violations_;
   Config config_ = small_config();
   std::shared_ptr<const Dataset> data_ = test::blob_dataset(40, 12, 3);
   TrainerOptions options_;
 };
 
-class FaultTest : public ::testing::TestWithParam<std::pair<const char*, int>> {};
+class FaultTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(FaultTest, AtAnyCallIsOneErrorThatLeaksNothingAndTheNextRunWorks) {
-  const auto [exec, streams] = GetParam();
+  const Case& how = GetParam();
   std::vector<Call> calls;
   std::string wanted;
   TensorFile start;
   {
-    Training beginning(exec, streams);
+    Training beginning(how);
     beginning.open();
     beginning.build();
-    start = beginning.trainer_->checkpoint();
+    start = beginning.trainer().checkpoint();
   }
   {
-    Training whole(exec, streams);
+    Training whole(how);
     bool counting = true;
     whole.fault = [&](Call call) {
       if (counting) calls.push_back(call);
@@ -108,19 +144,21 @@ TEST_P(FaultTest, AtAnyCallIsOneErrorThatLeaksNothingAndTheNextRunWorks) {
         Call::copy_to_device, Call::copy_to_host, Call::fill, Call::create_stream,
         Call::synchronize_stream, Call::create_event, Call::record_event, Call::launch})
     EXPECT_EQ(kinds.count(kind), 1U) << name_of(kind);
-  if (std::string(exec) == "graph") {
+  if (std::string(how.exec) == "graph") {
     for (const Call kind :
          {Call::begin_capture, Call::end_capture, Call::instantiate, Call::launch_graph})
       EXPECT_EQ(kinds.count(kind), 1U) << name_of(kind);
   }
-  if (streams > 1) {
+  if (how.streams > 1) {
     EXPECT_EQ(kinds.count(Call::wait_event), 1U);
   }
 
   std::map<Call, int> met;
   for (std::size_t bad = 0; bad < calls.size(); ++bad) {
+    // The runner takes its time: the first call of each kind, and every fifth.
+    if (how.simt && met.count(calls[bad]) != 0 && bad % 5 != 0) continue;
     SCOPED_TRACE("fault at call " + std::to_string(bad) + ", " + std::string(name_of(calls[bad])));
-    Training training(exec, streams);
+    Training training(how);
     std::size_t count = 0;
     bool counting = true;
     training.fault = [&](Call) { return counting && count++ == bad ? DeferredRuntime::broken : 0; };
@@ -143,25 +181,22 @@ TEST_P(FaultTest, AtAnyCallIsOneErrorThatLeaksNothingAndTheNextRunWorks) {
     insist([&] { training.open(); }, [] {});
     insist([&] { training.build(); }, [] {});
     const std::string state = insist([&] { return training.train(); },
-                                     [&] { training.trainer_->restore(start, "the start"); });
+                                     [&] { training.trainer().restore(start, "the start"); });
     EXPECT_EQ(failures, 1);
     EXPECT_TRUE(state == wanted);
     ++met[calls[bad]];
-    training.trainer_.reset();
-    training.device_.reset();
-    EXPECT_EQ(*training.handles, 0);
-    EXPECT_TRUE(training.violations->empty()) << training.violations->front();
+    training.close();
     if (HasFailure()) break;
   }
   EXPECT_EQ(met.size(), kinds.size());
 }
 
 INSTANTIATE_TEST_SUITE_P(Executors, FaultTest,
-                         ::testing::Values(std::pair("eager", 1), std::pair("graph", 1),
-                                           std::pair("graph", 3)),
-                         [](const auto& test) {
-                           return std::string(test.param.first) + std::to_string(test.param.second);
-                         });
+                         ::testing::Values(Case{"Eager", "eager", 1, false},
+                                           Case{"Graph", "graph", 1, false},
+                                           Case{"GraphOfThreeStreams", "graph", 3, false},
+                                           Case{"OnTheRunner", "graph", 2, true}),
+                         [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace cuvae::cuda
