@@ -32,6 +32,9 @@ for program in "$@"; do
         libpthread.so.0 | libdl.so.2 | librt.so.1) ;;
       *)
         echo "$name needs $library"
+        case $library in
+          libcuda.so* | libcublas*) echo "  never linked: it is not there where there is no GPU" ;;
+        esac
         bad=1
         ;;
     esac
