@@ -31,7 +31,8 @@ __global__ void over_an_array(float* out, int index) {
   CUVAE_SHARED(float, first, [16]);
   CUVAE_SHARED(float, second, [16]);
   CUVAE_DYNAMIC_SHARED(float, buffer);
-  second[threadIdx.x % 16] = first[threadIdx.x % 16] = 0;
+  if (threadIdx.x < 16) second[threadIdx.x] = first[threadIdx.x] = 0;
+  __syncthreads();
   float* volatile from = index < 100 ? first : buffer;
   out[threadIdx.x] = from[index % 100];
 }
