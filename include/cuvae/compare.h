@@ -64,14 +64,14 @@ struct CompareReport {
 // least as precise as the device. Errors: Error(usage) for no steps, a batch larger than the data
 // or an unknown parameter; Error(input) without a training split; Error(diverged) in mode run. A
 // failed comparison is no error: `passed` is false, and the command line makes it status 6.
-CompareReport compare(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
-                      Device& reference, const CompareOptions& options);
+CompareReport compare(const Config& config, const std::shared_ptr<const Dataset>& dataset,
+                      Device& device, Device& reference, const CompareOptions& options);
 
 // Writes what another framework needs to repeat the first `steps` steps: initial.safetensors,
 // batches.npy i64 [steps, B] (dataset indices), noise.npy f32 [steps, B, latent], config.json, and
 // what we computed: losses.npy f64 [steps, 3] (loss, reconstruction, kl) of the production plan and
 // gradients.safetensors of the first step. Weights and gradients are named as in files.
-void export_parity(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
-                   std::int64_t steps, const std::string& folder);
+void export_parity(const Config& config, const std::shared_ptr<const Dataset>& dataset,
+                   Device& device, std::int64_t steps, const std::string& folder);
 
 }  // namespace cuvae

@@ -32,7 +32,7 @@ constexpr const char* script = "torch_step.py";
 // `folder`/bench/peers, then the same above it.
 std::filesystem::path above(std::filesystem::path folder) {
   while (!folder.empty()) {
-    const std::filesystem::path candidate = folder / "bench" / "peers";
+    std::filesystem::path candidate = folder / "bench" / "peers";
     std::error_code ignored;
     if (std::filesystem::exists(candidate / script, ignored)) return candidate;
     if (folder == folder.root_path()) break;

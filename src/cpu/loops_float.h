@@ -10,6 +10,7 @@
 
 #include "cpu/loops.h"
 
+// NOLINTBEGIN(misc-definitions-in-headers): each file that includes this has its own namespace.
 namespace cuvae {
 namespace CUVAE_LOOPS {
 
@@ -102,3 +103,4 @@ constinit const Loops<float> table = {CUVAE_LOOPS_ISA,
 
 }  // namespace CUVAE_LOOPS
 }  // namespace cuvae
+// NOLINTEND(misc-definitions-in-headers)

@@ -207,6 +207,7 @@ CUVAE_INLINE double erf_(double x) {
 }
 
 // ivdep: pointers of in-place operators are equal, which is no dependence between iterations.
+// NOLINTNEXTLINE(bugprone-macro-parentheses): `i` is declared here.
 #define CUVAE_FOR(i, n) _Pragma("GCC ivdep") for (std::int64_t i = 0; i < (n); ++i)
 
 template <class F, class T>

@@ -306,8 +306,8 @@ void run_freely(const Config& config, const std::shared_ptr<const Dataset>& data
 
 }  // namespace
 
-CompareReport compare(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
-                      Device& reference, const CompareOptions& options) {
+CompareReport compare(const Config& config, const std::shared_ptr<const Dataset>& dataset,
+                      Device& device, Device& reference, const CompareOptions& options) {
   validate(config);
   if (options.steps < 1) {
     throw Error(Status::usage, "nothing to compare in " + format_count(options.steps) + " steps",

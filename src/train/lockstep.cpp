@@ -93,6 +93,7 @@ TrainingState LockstepSide::read() const {
 
 void LockstepSide::prepare(std::int64_t step) {
   const std::int64_t per_epoch = split_.size() / batch();
+  // NOLINTNEXTLINE(clang-analyzer-core.DivideZero): the constructor has made sure of one batch.
   const std::array<std::int64_t, 5> clock{config_.train.seed, step, step / per_epoch,
                                           step % per_epoch * batch(), 0};
   store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));

@@ -64,8 +64,8 @@ void append(const Tensor& from, std::vector<T>& to) {
 
 }  // namespace
 
-void export_parity(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
-                   std::int64_t steps, const std::string& folder) {
+void export_parity(const Config& config, const std::shared_ptr<const Dataset>& dataset,
+                   Device& device, std::int64_t steps, const std::string& folder) {
   validate(config);
   if (steps < 1) {
     throw Error(Status::usage, "nothing to export in " + format_count(steps) + " steps", "export",

@@ -123,7 +123,7 @@ TEST_F(BadInput, DataThatAreNotWhatTheyClaim) {
   enormous[4] = enormous[8] = enormous[12] = '\x7f';
   const auto gzipped = [&](const fs::path& d, const std::string& bytes) {
     fs::remove(d / train_images);
-    const fs::path packed = d / (std::string(train_images) + ".gz");
+    fs::path packed = d / (std::string(train_images) + ".gz");
     write_gzip(packed, bytes);
     return packed;
   };

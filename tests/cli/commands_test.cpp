@@ -76,7 +76,7 @@ batch_size = 32
     args.emplace_back("--json");
     const ProcessResult result = in_folder(args);
     EXPECT_EQ(result.status, 0) << result.err;
-    const Json json = Json::parse(result.out, nullptr, false);
+    Json json = Json::parse(result.out, nullptr, false);
     EXPECT_TRUE(json.is_object()) << result.out;
     EXPECT_EQ(json.value("schema", 0), 1);
     return json;

@@ -15,7 +15,6 @@
 namespace cuvae {
 namespace {
 
-using testing::ModelSizes;
 using testing::training_graph;
 using testing::TrainingGraph;
 

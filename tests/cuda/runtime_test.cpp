@@ -71,8 +71,11 @@ TEST(CudaRuntime, HandlesMoveAndAreGivenBackOnce) {
     void* const memory = a.get();
     DeviceBuffer b(std::move(a));
     EXPECT_EQ(b.get(), memory);
-    EXPECT_FALSE(a);  // NOLINT(bugprone-use-after-move): that it is empty is the contract
+    // NOLINTBEGIN(bugprone-use-after-move,clang-analyzer-cplusplus.Move): that it is empty is the
+    // contract.
+    EXPECT_FALSE(a);
     EXPECT_EQ(a.bytes(), 0u);
+    // NOLINTEND(bugprone-use-after-move,clang-analyzer-cplusplus.Move)
     b = DeviceBuffer(runtime, 16);
     EXPECT_EQ(runtime.live.count(memory), b.get() == memory ? 1u : 0u);
     EXPECT_EQ(b.bytes(), 16u);
