@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/text.h"
 #include "cuda/program.h"
 #include "cuvae/error.h"
@@ -37,6 +39,8 @@ class CudaDevice final : public Device {
   CudaDevice(std::unique_ptr<cuda::Runtime> runtime, const cuda::KernelTable& kernels,
              const CudaDeviceOptions& options)
       : kernels_(kernels),
+        make_blas_(options.make_blas),
+        blas_from_(options.blas_from),
         context_(std::make_shared<cuda::Context>(std::move(runtime), options.index,
                                                  options.programmatic)) {}
 
@@ -61,6 +65,12 @@ class CudaDevice final : public Device {
     cuda::ProgramOptions program;
     program.precision = precision_of(options.precision);
     program.graph = graph_of(options.exec);
+    program.blas_from = blas_from_;
+    program.blas = [this] {
+      // Asked for once, whatever came of it.
+      if (make_blas_) blas_ = std::exchange(make_blas_, {})();
+      return blas_;
+    };
     const auto supports = [&](const Graph& in, const Node& node) {
       return kernels_.supports.at(static_cast<std::size_t>(node.op))(
           CudaNode{in, node, context_->gpu(), program.precision});
@@ -87,6 +97,9 @@ class CudaDevice final : public Device {
 
  private:
   const cuda::KernelTable& kernels_;
+  std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
+  std::int64_t blas_from_;
+  std::shared_ptr<cuda::Blas> blas_;
   std::shared_ptr<cuda::Context> context_;
 };
 

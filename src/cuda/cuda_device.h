@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
+#include "cuda/blas.h"
 #include "cuda/kernel.h"
 #include "cuda/runtime.h"
 #include "cuvae/device.h"
@@ -15,6 +17,10 @@ namespace cuvae {
 struct CudaDeviceOptions {
   int index = 0;             // of the GPU
   bool programmatic = true;  // kernels may start before their predecessor has ended (sm_90 and on)
+  // A library for the products of dense layers that are not fused and have no size below
+  // `blas_from`; called when the first of them is met. Null, or a null result: own kernels.
+  std::function<std::unique_ptr<cuda::Blas>()> make_blas = {};
+  std::int64_t blas_from = 1024;
 };
 
 // Throws Error(device) where the GPU cannot be used. The kernel table outlives the device.

@@ -1,5 +1,6 @@
 #include "cuda/devices.h"
 
+#include "cuda/blas.h"
 #include "cuda/cuda_device.h"
 #include "cuda/runtime.h"
 #include "cuvae/error.h"
@@ -61,6 +62,7 @@ std::unique_ptr<Device> open_cuda_device(int index) {
   std::unique_ptr<cuda::Runtime> runtime = open_cuda_runtime(index);
   CudaDeviceOptions options;
   options.index = index;
+  options.make_blas = cuda::make_blas;
   return make_cuda_device(std::move(runtime), *cuda::compiled_kernels(), options);
 }
 

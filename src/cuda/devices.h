@@ -12,6 +12,7 @@
 namespace cuvae {
 
 namespace cuda {
+class Blas;
 class Runtime;
 struct KernelTable;
 }  // namespace cuda
@@ -49,6 +50,8 @@ struct DriverState {
 [[nodiscard]] std::unique_ptr<Runtime> make_runtime();
 // The kernels compiled for it; null in a build without CUDA.
 [[nodiscard]] const KernelTable* compiled_kernels() noexcept;
+// Its library of matrix products, for the GPU that is current; null where there is none.
+[[nodiscard]] std::unique_ptr<Blas> make_blas();
 
 }  // namespace cuda
 }  // namespace cuvae

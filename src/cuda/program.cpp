@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/text.h"
 #include "cuvae/error.h"
@@ -176,6 +177,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
  private:
   struct Prepared {
     CudaKernel kernel;
+    std::unique_ptr<Blas::Plan> product;  // instead of the kernel
     std::int64_t workspace_bytes = 0;
     std::int64_t counters = 0;
     std::vector<int> early_inputs;
@@ -207,20 +209,18 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     std::vector<std::size_t> earlys;  // those of the early inputs, into accesses_
     Event done;                       // where another stream waits for it
   };
-  struct Output {
-    Value value;
-    int step = 0;
-    std::int64_t offset = 0;     // in the arena
-    std::size_t fetched_at = 0;  // in fetched_
-    std::int64_t bytes = 0;
-  };
-
   [[nodiscard]] Runtime& runtime() const { return context_->runtime(); }
 
   void prepare(const KernelTable& kernels) {
     for (const Node& node : graph().nodes()) {
       CudaNode wanted{graph(), node, context_->gpu(), options_.precision};
       Prepared prepared;
+      if ((prepared.product = library_product(wanted))) {
+        prepared.workspace_bytes = prepared.product->workspace_bytes();
+        prepared.algorithm = prepared.product->algorithm();
+        prepared_.push_back(std::move(prepared));
+        continue;
+      }
       prepared.kernel = kernels.prepare.at(static_cast<std::size_t>(node.op))(wanted);
       prepared.workspace_bytes = wanted.workspace_bytes;
       prepared.counters = wanted.counters;
@@ -245,6 +245,14 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       control_bytes_ += padded(share.counters * static_cast<std::int64_t>(sizeof(unsigned)));
       forks_ = forks_ || (k > 0 && share.tasks > 0);
     }
+  }
+
+  // Null where the product, if it is one, is a kernel's.
+  [[nodiscard]] std::unique_ptr<Blas::Plan> library_product(const CudaNode& node) const {
+    const auto product = blas_product(node, options_.blas_from);
+    if (!product || !options_.blas) return nullptr;
+    const std::shared_ptr<Blas> blas = options_.blas();
+    return blas ? blas->plan(*product) : nullptr;
   }
 
   void require_memory() const {
@@ -346,28 +354,33 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   }
 
   void find_small_outputs() {
+    struct Output {
+      Value value;
+      int step = 0;
+      std::int64_t offset = 0;
+      std::int64_t bytes = 0;
+    };
+    std::vector<Output> outputs;
     for (const Value value : graph().outputs())
       for (int step = 0; step < steps(); ++step) {
         const Place& place = plan_.place(step, value);
         if (place.bytes > 0 && place.bytes <= small_output)
-          outputs_.push_back({value, step, place.offset, 0, place.bytes});
+          outputs.push_back({value, step, place.offset, place.bytes});
       }
-    std::sort(outputs_.begin(), outputs_.end(),
+    std::sort(outputs.begin(), outputs.end(),
               [](const Output& a, const Output& b) { return a.offset < b.offset; });
-    std::size_t total = 0;
+    std::size_t total = 0;  // bytes of the spans so far
     std::int64_t end = 0;
-    for (Output& output : outputs_) {
+    for (const Output& output : outputs) {
       if (spans_.empty() || output.offset - end > bridged) {
         spans_.push_back({nullptr, arena() + output.offset, 0});
-      } else {
-        total += static_cast<std::size_t>(output.offset - end);
+        end = output.offset;
       }
-      output.fetched_at = total;
+      total += static_cast<std::size_t>(output.offset - end);
+      fetched_at_[{output.value.id, output.step}] = total;
       total += static_cast<std::size_t>(output.bytes);
+      spans_.back().bytes += static_cast<std::size_t>(output.offset + output.bytes - end);
       end = output.offset + output.bytes;
-      Region& span = spans_.back();
-      span.bytes =
-          static_cast<std::size_t>(arena() + end - static_cast<const std::byte*>(span.from));
     }
     fetched_.resize(total);
     std::size_t at = 0;
@@ -406,6 +419,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   void encode() {
     Encoder& encoder = context_->encoder();
     const std::int64_t before = encoder.launches();
+    products_ = 0;
     if (forks_) {
       forked_.record(context_->main());
       for (std::size_t k = 1; k < streams_.size(); ++k)
@@ -423,7 +437,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       streams_[k].joined.record(context_->stream(static_cast<int>(k)).get());
       context_->stream(0).wait(streams_[k].joined);
     }
-    launches_ = encoder.launches() - before;
+    launches_ = encoder.launches() - before + products_;
   }
 
   void launch(const Step& step, int stream, bool overlaps) {
@@ -431,6 +445,18 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     // A predecessor that launched nothing, or ended with a fill, is none to overlap with.
     const bool overlap = overlaps && share.chained;
     const bool early = overlap && step.early && context_->encoder().programmatic();
+    if (step.prepared->product) {
+      const ProfilerRange range(runtime(), step.node->name);
+      BlasOperands operands = blas_operands(*step.node, pointers_.data() + step.inputs,
+                                            pointers_.data() + step.outputs);
+      operands.workspace = workspace(share);
+      step.prepared->product->run(runtime(), operands,
+                                  std::span(accesses_).subspan(step.accesses, step.access_count),
+                                  context_->stream(stream).get());
+      share.chained = false;  // its kernels know nothing of ours
+      ++products_;
+      return;
+    }
     for (const std::size_t access : step.earlys) accesses_[access].early = early;
     const ProfilerRange range(runtime(), step.node->name);
     Encoder& encoder = context_->encoder();
@@ -487,10 +513,8 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   // A transient value of a step.
   void fetch(Value value, int step, std::span<std::byte> to) const {
     context_->enter();
-    const auto known = std::find_if(outputs_.begin(), outputs_.end(), [&](const Output& output) {
-      return output.value == value && output.step == step;
-    });
-    if (known == outputs_.end() || watching_ > 0) {
+    const auto known = fetched_at_.find({value.id, step});
+    if (known == fetched_at_.end() || watching_ > 0) {
       const Region region{to.data(), address(step, value), to.size()};
       context_->download({&region, 1});
       return;
@@ -499,7 +523,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       context_->download(spans_);
       fresh_ = true;
     }
-    std::memcpy(to.data(), fetched_.data() + known->fetched_at, to.size());
+    std::memcpy(to.data(), fetched_.data() + known->second, to.size());
   }
 
   Plan plan_;
@@ -520,12 +544,15 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   std::vector<Access> accesses_;
   GraphExec executable_;
   std::int64_t launches_ = 0;
-  bool dirty_ = false;  // a run was broken off: counters may be anything
+  std::int64_t products_ = 0;  // of a library, in the run that is encoded
+  bool dirty_ = false;         // a run was broken off: counters may be anything
   int watching_ = 0;
-  std::vector<Output> outputs_;             // the small ones
-  std::vector<Region> spans_;               // of the arena, that hold them
-  mutable std::vector<std::byte> fetched_;  // those spans
-  mutable bool fresh_ = false;              // ... as the last run left them
+  // Small outputs: where the arena holds them, what was fetched of it, and where each is in that,
+  // by value and step.
+  std::vector<Region> spans_;
+  mutable std::vector<std::byte> fetched_;
+  mutable bool fresh_ = false;  // fetched since the last run
+  std::map<std::pair<std::int32_t, int>, std::size_t> fetched_at_;
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #pragma once
 // A plan with its kernels and memory on a GPU.
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "cuda/cuda_device.h"
@@ -12,6 +14,9 @@ namespace cuvae::cuda {
 struct ProgramOptions {
   Precision precision = Precision::fp32;
   bool graph = true;  // captured once and replayed; else launched node by node
+  // For the products that blas_product() names; null, or a null result: own kernels.
+  std::function<std::shared_ptr<Blas>()> blas = {};
+  std::int64_t blas_from = 0;
 };
 
 // REQUIRES: every node of the plan's graph is supported. Declares what is missing in the store,

@@ -1,5 +1,6 @@
 // The seam of builds without CUDA: no toolkit, or CUVAE_CUDA=OFF.
 
+#include "cuda/blas.h"
 #include "cuda/devices.h"
 #include "cuda/runtime.h"
 
@@ -18,6 +19,10 @@ std::unique_ptr<Runtime> make_runtime() {
 }
 
 const KernelTable* compiled_kernels() noexcept {
+  return nullptr;
+}
+
+std::unique_ptr<Blas> make_blas() {
   return nullptr;
 }
 

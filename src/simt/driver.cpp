@@ -2,6 +2,7 @@
 
 #include "cuda/devices.h"
 #include "kernels/table.cuh"
+#include "simt/blas_host.h"
 #include "simt/environment.h"
 #include "simt/runtime.h"
 
@@ -21,6 +22,10 @@ std::unique_ptr<Runtime> make_runtime() {
 
 const KernelTable* compiled_kernels() noexcept {
   return &CUVAE_KERNELS::kernel_table();
+}
+
+std::unique_ptr<Blas> make_blas() {
+  return simt::make_host_blas();
 }
 
 }  // namespace cuvae::cuda

@@ -28,8 +28,10 @@ grep -q '"device": "cpu"' "$folder/report.json" || { cat "$folder/report.json"; 
 status=0
 "$program" "${arguments[@]}" --device cuda --out "$folder/other" >"$folder/out" 2>"$folder/error" ||
   status=$?
+# shellcheck disable=SC2016
+expected='^cuvae: error: no device `cuda`: '
 lines=$(wc -l <"$folder/error")
-if [[ $status != 4 || $lines != 1 ]] || ! grep -q '^cuvae: error: no device `cuda`: ' "$folder/error"; then
+if [[ $status != 4 || $lines != 1 ]] || ! grep -q "$expected" "$folder/error"; then
   echo "--device cuda: status $status, $lines lines:"
   cat "$folder/error"
   exit 1

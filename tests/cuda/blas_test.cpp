@@ -1,0 +1,238 @@
+// Products of a library: which they are, what they compute, and where the library is looked for.
+
+#include "cuda/blas.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <random>
+
+#include "cpu/cpu_device.h"
+#include "cuda/cuda_device.h"
+#include "cuda/devices.h"
+#include "cuda/library_path.h"
+#include "cuda/training_case.h"
+#include "cuvae/error.h"
+#include "kernels/table.cuh"
+#include "simt/blas_host.h"
+#include "simt/runtime.h"
+#include "support/synthetic.h"
+
+namespace cuvae::cuda {
+namespace {
+
+using namespace cuvae::testing;  // NOLINT(google-build-using-namespace): the tests' own
+using Epilogue = BlasProduct::Epilogue;
+
+// Every node whose gradients and products the backend has: a dense layer trained without fusion.
+Graph dense_layer(std::int64_t batch, std::int64_t in, std::int64_t out, bool bias) {
+  Graph graph;
+  const Value x = graph.input("x", DType::f32, Shape{batch, in});
+  const Value w = graph.parameter("w", Shape{out, in});
+  const Value b = bias ? graph.parameter("b", Shape{out}) : Value{};
+  const Value dy = graph.input("dy", DType::f32, Shape{batch, out});
+  graph.output(bias ? graph.apply("linear", "y", {x, w, b}) : graph.apply("linear", "y", {x, w}));
+  graph.output(graph.apply("linear_dgrad", "dx", {dy, w}));
+  const auto grads = graph.add("linear_wgrad", "dw", {dy, x}, {{"bias", std::int64_t{bias}}});
+  for (const Value grad : grads) graph.output(grad);
+  return graph;
+}
+
+std::unique_ptr<Device> runner(std::int64_t blas_from, std::shared_ptr<int> asked = {}) {
+  simt::SimtOptions simt;
+  simt.streams = simt::StreamOrder::deferred;
+  CudaDeviceOptions options;
+  options.blas_from = blas_from;
+  options.make_blas = [asked] {
+    if (asked) ++*asked;
+    return simt::make_host_blas();
+  };
+  return make_cuda_device(simt::make_simt_runtime(simt), gpu_on_simt::kernel_table(), options);
+}
+
+std::map<std::string, Tensor> results(Device& device, const Graph& graph,
+                                      const CompileOptions& options,
+                                      std::string* tuning = nullptr) {
+  const auto store = device.make_store();
+  std::mt19937 random(5);
+  for (const ValueInfo& info : graph.values()) {
+    if (info.producer >= 0) continue;
+    Tensor tensor(DType::f32, info.shape);
+    for (float& x : tensor.as<float>()) x = static_cast<float>(random()) * 0x1p-31F - 1.0F;
+    store->write(info.name, tensor);
+  }
+  const auto program = device.compile(graph, *store, options);
+  if (tuning != nullptr) *tuning = program->tuning();
+  program->run();
+  program->run();
+  std::map<std::string, Tensor> found;
+  for (const Value output : graph.outputs())
+    found[graph[output].name] = program->read(graph[output].name).to(DType::f64);
+  return found;
+}
+
+TEST(Blas, TakesThePlaceOfKernelsFromASizeOn) {
+  for (const bool bias : {true, false})
+    for (const char* exec : {"graph", "eager"}) {
+      const Graph graph = dense_layer(20, 17, 33, bias);
+      CompileOptions options;
+      options.exec = exec;
+      options.streams = 2;
+      const auto reference =
+          results(*make_cpu_device({.threads = 1, .real = DType::f64}), graph, {});
+      std::string with_library;
+      std::string without;
+      const auto asked = std::make_shared<int>(0);
+      const auto library = results(*runner(17, asked), graph, options, &with_library);
+      EXPECT_EQ(*asked, 1);
+      const auto own = results(*runner(18, asked), graph, options, &without);
+      EXPECT_EQ(*asked, 1);  // nothing large enough: not even opened
+      for (const char* name : {"y: host loops", "dx: host loops", "dw: host loops"}) {
+        EXPECT_NE(with_library.find(name), std::string::npos) << with_library;
+        EXPECT_EQ(without.find(name), std::string::npos) << without;
+      }
+      ASSERT_EQ(reference.size(), bias ? 4U : 3U);
+      for (const auto& [name, wanted] : reference)
+        for (const auto* each : {&library, &own}) {
+          const Tensor& got = each->at(name);
+          ASSERT_EQ(got.shape(), wanted.shape());
+          for (std::int64_t i = 0; i < wanted.elements(); ++i)
+            ASSERT_TRUE(std::abs(got.item(i) - wanted.item(i)) <= 2e-6 * 33) << name << " " << i;
+        }
+    }
+}
+
+TEST(Blas, KnowsTheProductsOfDenseLayers) {
+  const Graph graph = dense_layer(20, 17, 33, true);
+  const Properties gpu;
+  const auto product = [&](const char* name) {
+    const Node& node = graph.nodes()[static_cast<std::size_t>(graph[graph.find(name)].producer)];
+    return blas_product(CudaNode{graph, node, gpu}, 1);
+  };
+  const auto forward = product("y");
+  ASSERT_TRUE(forward);
+  EXPECT_EQ((std::array{forward->m, forward->n, forward->k}),
+            (std::array<std::int64_t, 3>{20, 33, 17}));
+  EXPECT_FALSE(forward->a_transposed);
+  EXPECT_TRUE(forward->b_transposed);
+  EXPECT_EQ(forward->epilogue, Epilogue::bias);
+  const auto data = product("dx");
+  ASSERT_TRUE(data);
+  EXPECT_EQ((std::array{data->m, data->n, data->k}), (std::array<std::int64_t, 3>{20, 17, 33}));
+  EXPECT_FALSE(data->a_transposed || data->b_transposed);
+  EXPECT_EQ(data->epilogue, Epilogue::none);
+  const Node& last = graph.nodes().back();
+  const auto weight = blas_product(CudaNode{graph, last, gpu}, 17);
+  ASSERT_TRUE(weight);
+  EXPECT_EQ((std::array{weight->m, weight->n, weight->k}),
+            (std::array<std::int64_t, 3>{33, 17, 20}));
+  EXPECT_TRUE(weight->a_transposed);
+  EXPECT_FALSE(weight->b_transposed);
+  EXPECT_EQ(weight->epilogue, Epilogue::bias_gradient);
+  EXPECT_FALSE(blas_product(CudaNode{graph, last, gpu}, 18));
+}
+
+TEST(Blas, TheStandInHasEveryEpilogue) {
+  const auto runtime = simt::make_simt_runtime();
+  Stream stream(*runtime);
+  const std::array<float, 6> a{1, 2, 3, 4, 5, 6};    // [2, 3]
+  const std::array<float, 6> b{1, -1, 0, 2, -3, 1};  // [3, 2]
+  const std::array<float, 2> bias{10, -5};
+  DeviceBuffer memory(*runtime, 1024);
+  auto* const floats = static_cast<float*>(memory.get());
+  runtime->copy_to_device(floats, a.data(), sizeof a, stream.get());
+  runtime->copy_to_device(floats + 16, b.data(), sizeof b, stream.get());
+  const auto multiply = [&](Epilogue epilogue) {
+    runtime->copy_to_device(floats + 48, bias.data(), sizeof bias, stream.get());
+    BlasProduct product{.m = 2, .n = 2, .k = 3, .epilogue = epilogue};
+    const auto plan = simt::make_host_blas()->plan(product);
+    const std::array<Access, 1> all{Access{memory.get(), 1024, true, false}};
+    plan->run(*runtime, {floats, floats + 16, floats + 32, floats + 48, floats + 64}, all,
+              stream.get());
+    std::array<float, 18> result{};
+    runtime->copy_to_host(result.data(), floats + 32, sizeof result, stream.get());
+    stream.synchronize();
+    return result;
+  };
+  const auto first = [](const std::array<float, 18>& result) {
+    return std::array<float, 4>{result[0], result[1], result[2], result[3]};
+  };
+  EXPECT_EQ(first(multiply(Epilogue::none)), (std::array<float, 4>{-8, 6, -14, 12}));
+  EXPECT_EQ(first(multiply(Epilogue::bias)), (std::array<float, 4>{2, 1, -4, 7}));
+  EXPECT_EQ(first(multiply(Epilogue::relu_bias)), (std::array<float, 4>{2, 1, 0, 7}));
+  const auto sums = multiply(Epilogue::bias_gradient);
+  EXPECT_EQ(sums[16], 6);
+  EXPECT_EQ(sums[17], 15);
+}
+
+TEST(LibraryPath, LooksWhereTheUserSaysThenTheLoaderThenToolkitsAndWheels) {
+  const test::TemporaryFolder folder;
+  const auto put = [&](const std::string& path) {
+    std::filesystem::create_directories((folder / path).parent_path());
+    std::ofstream(folder / path) << "x";
+    return (folder / path).string();
+  };
+  const std::string name = "libcublasLt-of-a-test.so.13";
+  const std::string chosen = put("mine/lib64/" + name);
+  const std::string toolkit = put("toolkit/targets/x86_64-linux/lib/" + name);
+  const std::string wheel = put("venv/lib/python3.11/site-packages/nvidia/cu13/lib/" + name);
+  put("venv/lib/python3.11/site-packages/nvidia/cu13/lib/libother.so");
+  const std::map<std::string, std::string> variables{
+      {"CUVAE_CUDA_PATH", (folder / "mine").string()},
+      {"CUDA_HOME", (folder / "toolkit").string()},
+      {"CUDA_PATH", (folder / "nowhere").string()},
+      {"VIRTUAL_ENV", (folder / "venv").string()}};
+  const auto variable = [&](const char* which) {
+    const auto found = variables.find(which);
+    return found == variables.end() ? std::string() : found->second;
+  };
+  EXPECT_EQ(library_candidates(name, variable),
+            (std::vector<std::string>{chosen, name, toolkit, wheel}));
+  EXPECT_EQ(library_candidates(name, [](const char*) { return std::string(); }),
+            (std::vector<std::string>{name}));
+}
+
+// With a GPU and the library: against the project's own kernels.
+TEST(BlasLt, AgreesWithTheKernels) {
+  if (const std::string reason = cuda_unavailable_reason(); !reason.empty())
+    GTEST_SKIP() << "no GPU: " << reason;
+  const std::unique_ptr<Runtime> runtime = open_cuda_runtime();
+  if (make_blas() == nullptr) GTEST_SKIP() << "no libcublasLt.so.13 was found";
+  for (const bool bias : {true, false}) {
+    const Graph graph = dense_layer(300, 200, 100, bias);
+    const auto reference = results(*make_cpu_device({.threads = 1, .real = DType::f64}), graph, {});
+    for (const char* precision : {"fp32", "tf32", "bf16"}) {
+      CudaDeviceOptions options;
+      options.make_blas = make_blas;
+      options.blas_from = 100;
+      CompileOptions compile;
+      compile.precision = precision;
+      std::string tuning;
+      const auto device = make_cuda_device(make_runtime(), *compiled_kernels(), options);
+      const auto first = results(*device, graph, compile, &tuning);
+      EXPECT_NE(tuning.find("y: cublasLt"), std::string::npos) << tuning;
+      const auto second = results(*device, graph, compile);
+      const double unit = std::string(precision) == "fp32" ? 0x1p-23 : 0x1p-8;
+      for (const auto& [name, wanted] : reference) {
+        EXPECT_TRUE(same(first.at(name), second.at(name))) << name;
+        for (std::int64_t i = 0; i < wanted.elements(); ++i)
+          ASSERT_TRUE(std::abs(first.at(name).item(i) - wanted.item(i)) <= 300 * unit)
+              << name << " " << precision << " " << i;
+      }
+    }
+  }
+}
+
+// Without one, the library is found all the same where a toolkit is, and says that it cannot.
+TEST(BlasLt, IsNullWithoutAGpu) {
+  if (cuda_unavailable_reason().empty()) GTEST_SKIP() << "a GPU can be used on this machine";
+  EXPECT_EQ(make_blas(), nullptr);
+}
+
+}  // namespace
+}  // namespace cuvae::cuda
