@@ -1,0 +1,34 @@
+# Builds the runner's tests with -fsanitize=${SANITIZERS} in BINARY_DIR, and runs them.
+function(run what)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${what} ended with status ${status}")
+  endif()
+endfunction()
+
+include(ProcessorCount)
+ProcessorCount(cores)
+if(cores EQUAL 0)
+  set(cores 2)
+endif()
+run("configuring" "${CMAKE_COMMAND}" -S "${SOURCE_DIR}" -B "${BINARY_DIR}" -G "${GENERATOR}"
+  "-DCMAKE_CXX_COMPILER=${COMPILER}" -DCMAKE_BUILD_TYPE=RelWithDebInfo
+  "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1" -DCUVAE_CUDA=OFF "-DCUVAE_SANITIZE=${SANITIZERS}")
+set(tests test_simt test_kernels)
+run("building" "${CMAKE_COMMAND}" --build "${BINARY_DIR}" --target ${tests} --parallel ${cores})
+
+set(ENV{ASAN_OPTIONS} "detect_leaks=1:strict_string_checks=1")
+set(ENV{UBSAN_OPTIONS} "print_stacktrace=1")
+set(ENV{TSAN_OPTIONS} "halt_on_error=1")
+# ThreadSanitizer of this compiler cannot place its shadow where the kernel randomises addresses
+# with more bits than it knows of.
+set(fixed_addresses "")
+find_program(setarch setarch)
+if(setarch AND SANITIZERS STREQUAL "thread")
+  execute_process(COMMAND "${setarch}" -R true RESULT_VARIABLE refused OUTPUT_QUIET ERROR_QUIET)
+  if(refused EQUAL 0)
+    set(fixed_addresses "${setarch}" -R)
+  endif()
+endif()
+run("test_simt" ${fixed_addresses} "${BINARY_DIR}/tests/simt/test_simt" --gtest_brief=1)
+run("test_kernels" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1)
