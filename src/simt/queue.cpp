@@ -60,6 +60,11 @@ class InThreadOf {
 
 }  // namespace
 
+Operation::~Operation() {
+  const Quiet quiet;  // kernels read their arguments there
+  launch.reset();
+}
+
 Queue::Queue(StreamOrder order, bool programmatic_early, std::uint64_t seed, DeviceMemory& memory,
              Scheduler& scheduler)
     : order_(order),
@@ -91,22 +96,20 @@ void Queue::after_put() {
 }
 
 void Queue::wait(const Operation* target) {
-  {
-    const Quiet quiet;
-    if (target == nullptr) {
-      while (OperationPtr operation = next(nullptr)) {
-        run(*operation);
-      }
-    } else {
-      // Either nothing but what must happen, or what else may.
-      const bool only_needed = order_ == StreamOrder::immediate || dice_.coin();
-      while (!target->done) {
-        const OperationPtr operation = next(only_needed ? target : nullptr);
-        if (!operation) break;
-        run(*operation);
-      }
-    }
+  const Quiet quiet;
+  if (target == nullptr) {
+    while (const OperationPtr operation = next(nullptr)) run(*operation);
+    order_me_after(&all_order_);
+    return;
   }
+  // Either nothing but what must happen, or what else may.
+  const bool only_needed = order_ == StreamOrder::immediate || dice_.coin();
+  while (!target->done) {
+    const OperationPtr operation = next(only_needed ? target : nullptr);
+    if (!operation) break;
+    run(*operation);
+  }
+  order_me_after(const_cast<char*>(&target->order));
 }
 
 OperationPtr Queue::next(const Operation* target) {
@@ -150,25 +153,25 @@ void Queue::run(Operation& operation) {
         const Quiet quiet;
         memory_.copy(work.to, work.staged.data(), work.bytes);
       }
-      order_after_me(&operation.order);
+      ended_here(operation);
       break;
     }
     case WorkKind::fill: {
       const InThreadOf thread(operation);
       const Loud device;
       memory_.fill(work.to, work.value, work.bytes);
-      order_after_me(&operation.order);
+      ended_here(operation);
       break;
     }
     case WorkKind::record: {
       const InThreadOf thread(operation);
       work.time->at = std::chrono::steady_clock::now();
-      order_after_me(&operation.order);
+      ended_here(operation);
       break;
     }
     case WorkKind::nothing: {
       const InThreadOf thread(operation);
-      order_after_me(&operation.order);
+      ended_here(operation);
       break;
     }
   }
@@ -179,10 +182,16 @@ void Queue::run(Operation& operation) {
   }
 }
 
+// In the operation's own thread: what waits for it, or for all, comes after.
+void Queue::ended_here(Operation& operation) {
+  order_after_me(&operation.order);
+  order_after_me(&all_order_);
+}
+
 void Queue::end(Operation& operation) {
   operation.done = true;
   operation.after.clear();
-  if (operation.tsan != nullptr) destroy_tsan_fiber(operation.tsan);
+  scheduler_.ended_fibers().add(operation.tsan);
   operation.tsan = nullptr;
 }
 
@@ -261,7 +270,7 @@ void Queue::run_kernel(Operation& operation) {
   }
   scheduler_.finish(*operation.launch);
   order_me_after(&operation.launch->done_order);
-  order_after_me(&operation.order);
+  ended_here(operation);
   if (const auto where = memory_.find_overrun(); where && scheduler_.finding().empty())
     scheduler_.report("a write beside device memory, " + *where + "; kernel " +
                       std::string(operation.work->kernel->name));

@@ -49,6 +49,11 @@ struct Work {
 
 // One time that it is done.
 struct Operation {
+  Operation() = default;
+  ~Operation();
+  Operation(const Operation&) = delete;
+  Operation& operator=(const Operation&) = delete;
+
   std::shared_ptr<const Work> work;
   std::vector<std::shared_ptr<Operation>> after;  // empty once it is done
   bool programmatic = false;                      // may begin before the kernel before it has ended
@@ -87,6 +92,7 @@ class Queue {
   static void prepare(Operation& operation);
   void open_memory(const Work& work, bool early_only);
   Operation* dependent_of(const Operation& operation) const;
+  void ended_here(Operation& operation);
   void end(Operation& operation);
   void drop_all();
 
@@ -97,6 +103,7 @@ class Queue {
   Scheduler& scheduler_;
   std::vector<OperationPtr> pending_;
   std::string finding_;
+  char all_order_ = 0;
 };
 
 }  // namespace cuvae::simt

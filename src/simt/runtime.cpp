@@ -322,17 +322,11 @@ class Runner final : public SimtRuntime {
     return finding();
   }
   Code wait_for(const OperationPtr& last) {
-    if (last) {
-      queue_.wait(last.get());
-      order_me_after(&last->order);
-    }
+    if (last) queue_.wait(last.get());
     return finding();
   }
   Code wait_for_all() {
     queue_.wait(nullptr);
-    for (const auto& [raw, stream] : streams_)
-      if (stream->last) order_me_after(&stream->last->order);
-    if (default_stream_.last) order_me_after(&default_stream_.last->order);
     return finding();
   }
   Code finding() {

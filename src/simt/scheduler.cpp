@@ -88,7 +88,7 @@ void Scheduler::finish(Launch& launch) {
     note("a thread's stack ran over; kernel " + std::string(launch.kernel->name));
   for (auto& block : launch.resident) spare_.push_back(std::move(block));
   launch.resident.clear();
-  for (void* fiber : launch.tsan_threads) destroy_tsan_fiber(fiber);
+  for (void* fiber : launch.tsan_threads) ended_fibers_.add(fiber);
   launch.tsan_threads.clear();
   if (with_tsan) spare_.clear();  // addresses must not bring their order into the next launch
   std::erase(launches_, &launch);

@@ -382,6 +382,7 @@ class Capturing : public ::testing::Test {
   void run(const Stream& in) {
     launch(*runtime, CUVAE_KERNEL(step), warp, in.get(), a.get(), a.get(), 1.0f);
   }
+  void SetUp() override { runtime->synchronize(); }
   // A new capture works.
   void TearDown() override {
     runtime->synchronize();
