@@ -29,6 +29,20 @@ bool intact(const std::byte* zone, std::size_t bytes) {
   return std::all_of(zone, zone + bytes, [](std::byte b) { return b == std::byte{red_byte}; });
 }
 
+// FNV-1a by words of eight bytes.
+std::uint64_t hash_of(const std::byte* memory, std::size_t bytes) {
+  constexpr std::uint64_t prime = 0x100000001b3;
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (; bytes >= 8; memory += 8, bytes -= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, memory, 8);
+    hash = (hash ^ word) * prime;
+    hash ^= hash >> 32;
+  }
+  for (; bytes > 0; ++memory, --bytes) hash = (hash ^ static_cast<std::uint64_t>(*memory)) * prime;
+  return hash;
+}
+
 }  // namespace
 
 DeviceMemory::~DeviceMemory() {
@@ -132,6 +146,45 @@ std::optional<std::string> DeviceMemory::find_overrun() {
     return std::string(side) + " an allocation of " + std::to_string(block.bytes) + " bytes";
   }
   return {};
+}
+
+std::vector<DeviceMemory::Piece> DeviceMemory::unwritten(std::span<const cuda::Access> accesses) {
+  std::vector<std::pair<const std::byte*, std::size_t>> written;
+  for (const cuda::Access& access : accesses)
+    if (access.write) written.emplace_back(static_cast<std::byte*>(access.memory), access.bytes);
+  std::sort(written.begin(), written.end());
+  std::vector<Piece> pieces;
+  const auto add = [&](const std::byte* begin, const std::byte* end) {
+    if (begin >= end) return;
+    const auto bytes = static_cast<std::size_t>(end - begin);
+    pieces.push_back({begin, bytes, hash_of(begin, bytes)});
+  };
+  open_all();
+  for (const auto& [memory, block] : blocks_) {
+    const std::byte* at = memory;
+    const std::byte* const end = memory + block.bytes;
+    for (const auto& [begin, bytes] : written) {
+      if (begin < memory || begin >= end) continue;
+      add(at, begin);
+      at = std::max(at, begin + bytes);
+    }
+    add(at, end);
+  }
+  close();
+  return pieces;
+}
+
+std::optional<std::string> DeviceMemory::find_change(const std::vector<Piece>& pieces) {
+  open_all();
+  const auto changed = std::find_if(pieces.begin(), pieces.end(), [](const Piece& piece) {
+    return hash_of(piece.memory, piece.bytes) != piece.hash;
+  });
+  close();
+  if (changed == pieces.end()) return {};
+  const auto block = at_or_before(blocks_, changed->memory);
+  return "among " + std::to_string(changed->bytes) + " bytes at " +
+         std::to_string(changed->memory - block->first) + " of an allocation of " +
+         std::to_string(block->second.bytes) + " bytes";
 }
 
 PinnedMemory::~PinnedMemory() {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "cuda/runtime.h"
 
@@ -34,6 +35,15 @@ class DeviceMemory {
   // Copies and fills, between closed device memory and any other.
   void copy(void* to, const void* from, std::size_t bytes);
   void fill(void* to, std::uint8_t value, std::size_t bytes);
+  // What stands in device memory where `accesses` do not say that it is written, and what of that
+  // has changed since, if something has.
+  struct Piece {
+    const std::byte* memory;
+    std::size_t bytes;
+    std::uint64_t hash;
+  };
+  [[nodiscard]] std::vector<Piece> unwritten(std::span<const cuda::Access> accesses);
+  [[nodiscard]] std::optional<std::string> find_change(const std::vector<Piece>& pieces);
   // Beside which allocation something was written since the last call, if so.
   [[nodiscard]] std::optional<std::string> find_overrun();
 

@@ -65,10 +65,11 @@ Operation::~Operation() {
   launch.reset();
 }
 
-Queue::Queue(StreamOrder order, bool programmatic_early, std::uint64_t seed, DeviceMemory& memory,
-             Scheduler& scheduler)
+Queue::Queue(StreamOrder order, bool programmatic_early, bool check_writes, std::uint64_t seed,
+             DeviceMemory& memory, Scheduler& scheduler)
     : order_(order),
       programmatic_early_(programmatic_early),
+      check_writes_(check_writes),
       dice_(seed),
       memory_(memory),
       scheduler_(scheduler) {}
@@ -258,8 +259,11 @@ void Queue::run_kernel(Operation& operation) {
     memory_.close();
   }
   const InThreadOf thread(operation);
+  const Work& work = *operation.work;
+  std::vector<DeviceMemory::Piece> unwritten;
+  if (check_writes_ && work.says_accesses) unwritten = memory_.unwritten(work.accesses);
   if (scheduler_.finding().empty()) {
-    open_memory(*operation.work, false);
+    open_memory(work, false);
     if (operation.begun) {
       scheduler_.release(*operation.launch);
     } else {
@@ -271,9 +275,11 @@ void Queue::run_kernel(Operation& operation) {
   scheduler_.finish(*operation.launch);
   order_me_after(&operation.launch->done_order);
   ended_here(operation);
-  if (const auto where = memory_.find_overrun(); where && scheduler_.finding().empty())
-    scheduler_.report("a write beside device memory, " + *where + "; kernel " +
-                      std::string(operation.work->kernel->name));
+  const std::string kernel = "; kernel " + std::string(work.kernel->name);
+  if (const auto where = memory_.find_overrun())
+    scheduler_.report("a write beside device memory, " + *where + kernel);
+  if (const auto where = memory_.find_change(unwritten))
+    scheduler_.report("a write that the launch did not say, " + *where + kernel);
 }
 
 }  // namespace cuvae::simt

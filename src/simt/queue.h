@@ -67,8 +67,8 @@ using OperationPtr = std::shared_ptr<Operation>;
 
 class Queue {
  public:
-  Queue(StreamOrder order, bool programmatic_early, std::uint64_t seed, DeviceMemory& memory,
-        Scheduler& scheduler);
+  Queue(StreamOrder order, bool programmatic_early, bool check_writes, std::uint64_t seed,
+        DeviceMemory& memory, Scheduler& scheduler);
   ~Queue();
 
   // The new operation begins after those in `after` have ended.
@@ -98,6 +98,7 @@ class Queue {
 
   StreamOrder order_;
   bool programmatic_early_;
+  bool check_writes_;
   Dice dice_;
   DeviceMemory& memory_;
   Scheduler& scheduler_;

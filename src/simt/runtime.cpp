@@ -41,7 +41,8 @@ class Runner final : public SimtRuntime {
         scheduler_(options.order, options.seed, options.async_copies,
                    static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin),
                    options.switching),
-        queue_(options.streams, options.programmatic_early, options.seed, memory_, scheduler_) {
+        queue_(options.streams, options.programmatic_early, options.check_writes, options.seed,
+               memory_, scheduler_) {
     chip_.properties.memory_bytes = memory_.capacity();
     if (options.multiprocessors > 0) chip_.properties.multiprocessors = options.multiprocessors;
   }
@@ -332,7 +333,7 @@ class Runner final : public SimtRuntime {
   Code finding() {
     if (const Code kept = std::exchange(kept_, Code{0}); kept != success) return kept;
     if (!queue_.has_finding()) return success;
-    return new_finding(queue_.take_finding());
+    return new_finding(queue_.take_finding() + (queue_.late() ? ", deferred streams" : ""));
   }
   Code new_finding(std::string text) {
     findings_.push_back(std::move(text));

@@ -24,6 +24,8 @@ struct SimtOptions {
   AsyncCopies async_copies = AsyncCopies::late;
   bool programmatic_early = true;  // kernels launched so begin as early as they may
   StreamOrder streams = StreamOrder::immediate;
+  // Whether what a launch's accesses do not say to be written is compared before and after.
+  bool check_writes = false;
   std::int64_t memory_bytes = 0;  // 0: as the chip has
   int multiprocessors = 0;        // 0: as the chip has
   Switching switching = best_switching;

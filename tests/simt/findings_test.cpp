@@ -381,8 +381,8 @@ TEST(Findings, Exceptions) {
 }
 
 TEST(Findings, WritesBeside) {
-  if (simt::with_asan)
-    GTEST_SKIP() << "AddressSanitizer ends the program there (sanitizer_test.cpp)";
+  if (simt::with_asan) GTEST_SKIP() << "AddressSanitizer ends the program (sanitizer_test.cpp)";
+  if (simt::with_tsan) GTEST_SKIP() << "ThreadSanitizer takes red zones for freed memory";
   expect_report(
       CUVAE_KERNEL(write_beside_array), one_warp,
       [] {
@@ -451,6 +451,24 @@ TEST(Findings, AccessesOutsideDeviceMemory) {
                      {.block = {64, 1, 1}, .accesses = {&too_long, 1}}, nullptr, out.get());
             }),
             "an access of the launch does not lie in device memory: 257 bytes");
+}
+
+TEST(Findings, WritesThatWereNotSaid) {
+  for (const bool said : {true, false}) {
+    const auto runtime = simt::make_simt_runtime({.check_writes = true});
+    Device<int> memory(*runtime, std::size_t{200});
+    int* const out = memory.get() + 100;
+    const cuda::Access accesses[] = {
+        {.memory = memory.get(), .bytes = 50 * sizeof(int), .write = true},
+        {.memory = out, .bytes = 64 * sizeof(int), .write = said}};
+    const std::string error = error_of([&] {
+      launch(*runtime, CUVAE_KERNEL(fine), {.block = {64, 1, 1}, .accesses = accesses}, nullptr,
+             out);
+    });
+    expect_in(error, said ? "no error"
+                          : "a write that the launch did not say, among 600 bytes at 200 of an "
+                            "allocation of 800 bytes; kernel fine");
+  }
 }
 
 }  // namespace
