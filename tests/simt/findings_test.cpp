@@ -166,7 +166,7 @@ __global__ void write_beside_array(int behind) {
   hidden[15 + behind] = 1;
 }
 __global__ void write_beside_memory(float* out, int offset) {
-  out[offset] = 1;
+  if (threadIdx.x == 0 && blockIdx.x == 0) out[offset] = 1;
 }
 
 __global__ void wait_for_all(unsigned* counter, unsigned target) {
@@ -382,7 +382,6 @@ TEST(Findings, Exceptions) {
 
 TEST(Findings, WritesBeside) {
   if (simt::with_asan) GTEST_SKIP() << "AddressSanitizer ends the program (sanitizer_test.cpp)";
-  if (simt::with_tsan) GTEST_SKIP() << "ThreadSanitizer takes red zones for freed memory";
   expect_report(
       CUVAE_KERNEL(write_beside_array), one_warp,
       [] {
@@ -412,6 +411,7 @@ TEST(Findings, SpinningForEver) {
 // Blocks that wait for one another and do not fit the chip together.
 TEST(Findings, SpinningBlocksThatDoNotFit) {
   for (const Order order : orders) {
+    if (simt::with_tsan && order != Order::greedy) continue;  // thousands of threads take long
     const auto runtime = simt::make_simt_runtime({.order = order, .multiprocessors = 2});
     Device<unsigned> counter(*runtime, std::vector<unsigned>(1));
     const cuda::LaunchShape fits = {.grid = {4, 1, 1}, .block = {1024, 1, 1}};
