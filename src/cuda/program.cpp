@@ -116,7 +116,6 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
         context_->wait();
       });
       observer({step.step, step.node});
-      fresh_ = false;
     }
   }
 

@@ -267,6 +267,31 @@ TEST(CudaProgram, FaultsAreTheCpusErrorsAndTheNextRunWorks) {
     }
 }
 
+TEST(CudaProgram, AnImpossibleKeyOfRandomNumbersIsSaidTheSameWay) {
+  Graph graph;
+  const Value mean = graph.input("mean", DType::f32, Shape{2, 3});
+  const Value logvar = graph.input("logvar", DType::f32, Shape{2, 3});
+  const Value clock = graph.input("clock", DType::i64, Shape{5});
+  const Value key = graph.input("key", DType::i64, Shape{2});
+  const auto outputs = graph.add("sample", "latent", {mean, logvar, clock, key},
+                                 {{"purpose", static_cast<std::int64_t>(Purpose::evaluation)}});
+  graph.output(outputs[0]);
+  Gpu gpu;
+  const auto cpu = make_cpu_device({.threads = 1});
+  for (Device* device : {cpu.get(), gpu.device.get()}) {
+    const auto store = device->make_store();
+    const auto program = device->compile(graph, *store, {});
+    program->write("key", 0, integers(Shape{2}, {0, -1}));
+    EXPECT_TRUE(has(error_of(Status::failed,
+                             [&] {
+                               program->run();
+                               (void)store->read("key");
+                             }),
+                    "(node `latent` (sample)): indices are not negative and fit 2^42 elements"));
+    EXPECT_TRUE(same(store->read("key"), integers(Shape{2}, {0, -1})));
+  }
+}
+
 TEST(CudaProgram, TooLittleMemoryIsSaidBeforeAnythingIsAllocated) {
   Gpu gpu;
   const auto store = gpu.device->make_store();
@@ -287,6 +312,7 @@ TEST(CudaProgram, TooLittleMemoryIsSaidBeforeAnythingIsAllocated) {
   const auto program = gpu.device->compile(model.graph, *store, {});
   EXPECT_EQ(gpu.runtime->used - used,
             dynamic_cast<CudaProgram&>(*program).device_bytes() + program->persistent_bytes());
+  EXPECT_LT(program->arena_bytes(), dynamic_cast<CudaProgram&>(*program).device_bytes());
   program->run();
   EXPECT_GT(program->read("loss").item(), 0);
 }
