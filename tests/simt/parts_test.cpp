@@ -141,6 +141,7 @@ TEST(SharedArena, ArraysAndRedZones) {
 }
 
 TEST(CopyQueue, EarlyAndLate) {
+  const Quiet runner;  // as its hooks are
   for (const AsyncCopies when : {AsyncCopies::early, AsyncCopies::late}) {
     const bool late = when == AsyncCopies::late;
     CopyQueue queue;
