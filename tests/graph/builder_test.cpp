@@ -43,7 +43,7 @@ class Builder : public ::testing::Test {
                       Attrs attrs = {}) {
     const std::size_t nodes = g.nodes().size();
     const std::size_t values = g.values().size();
-    const std::string message =
+    std::string message =
         error_of(Status::usage, [&] { g.add(op, name, std::move(inputs), std::move(attrs)); });
     EXPECT_EQ(g.nodes().size(), nodes);
     EXPECT_EQ(g.values().size(), values);

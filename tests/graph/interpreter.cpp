@@ -79,7 +79,8 @@ std::vector<Data> compute(const Graph& graph, const Node& node, const std::vecto
     else
       out[o].integer.assign(elements(o), 0);
   }
-  std::vector<double>* y = out.empty() ? nullptr : &out[0].real;
+  std::vector<double> none;
+  std::vector<double>* y = out.empty() ? &none : &out[0].real;
   const auto each = [&](auto value) {
     for (std::size_t i = 0; i < y->size(); ++i) (*y)[i] = value(i);
   };
@@ -188,9 +189,10 @@ std::vector<Data> compute(const Graph& graph, const Node& node, const std::vecto
       const auto total = static_cast<std::int64_t>(real(0).size());
       for (std::int64_t i = 0; i < total; ++i)
         (*y)[axis == "all" ? 0 : axis == "rows" ? i % columns : i / columns] += real(0)[i];
-      if (text("op") == "mean")
-        for (double& sum : *y)
-          sum /= static_cast<double>(total / static_cast<std::int64_t>(y->size()));
+      if (text("op") == "mean") {
+        const std::int64_t addends = total / static_cast<std::int64_t>(y->size());
+        for (double& sum : *y) sum /= static_cast<double>(addends);
+      }
       break;
     }
     case Op::broadcast: {
