@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <new>
 
@@ -12,9 +13,10 @@ namespace {
 
 constexpr std::size_t page = 4096;
 constexpr std::size_t stack_bytes = with_asan || with_tsan ? 256 * 1024 : 64 * 1024;
-// A page without access below a stack costs two of the kernel's 65530 mappings: the first stacks
-// have it, the others a word that is looked at now and then.
+// A page without access below a stack costs two of the 65530 mappings that Linux gives a process:
+// the first stacks of all pools together have it, the others a word that is looked at now and then.
 constexpr std::size_t guarded_stacks = 8192;
+std::atomic<std::size_t> guarded = 0;
 constexpr std::uint64_t end_mark = 0x5354'4143'4b45'4e44;
 
 #if defined(__x86_64__)
@@ -85,6 +87,7 @@ void arrive_on_fiber([[maybe_unused]] Fiber& from) {
 
 StackPool::~StackPool() {
   for (const auto& fiber : fibers_) {
+    if (fiber->guarded) --guarded;
     unpoison(fiber->stack, fiber->stack_bytes);
     munmap(fiber->stack - page, fiber->stack_bytes + page);
   }
@@ -132,7 +135,10 @@ Fiber& StackPool::take() {
   fibers_.reserve(fibers_.size() + 1);
   void* memory = mmap(nullptr, stack_bytes + page, protection, flags, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  if (fibers_.size() < guarded_stacks) mprotect(memory, page, PROT_NONE);
+  if (guarded < guarded_stacks && mprotect(memory, page, PROT_NONE) == 0) {
+    fiber->guarded = true;
+    ++guarded;
+  }
   fiber->stack = static_cast<std::byte*>(memory) + page;
   fiber->stack_bytes = stack_bytes;
   prepare(*fiber);
@@ -141,8 +147,9 @@ Fiber& StackPool::take() {
 }
 
 bool StackPool::intact() const noexcept {
-  for (std::size_t i = guarded_stacks; i < fibers_.size(); ++i)
-    if (*reinterpret_cast<const std::uint64_t*>(fibers_[i]->stack) != end_mark) return false;
+  for (const auto& fiber : fibers_)
+    if (!fiber->guarded && *reinterpret_cast<const std::uint64_t*>(fiber->stack) != end_mark)
+      return false;
   return true;
 }
 

@@ -26,6 +26,7 @@ struct Fiber {
   std::unique_ptr<ucontext_t> context;  // instead, with Switching::ucontext
   std::byte* stack = nullptr;           // its lowest address; null for the OS thread's own stack
   std::size_t stack_bytes = 0;
+  bool guarded = false;  // a page without access lies below the stack
   void* asan_fake_stack = nullptr;
   void* tsan = nullptr;  // which thread it is
 };

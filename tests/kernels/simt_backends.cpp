@@ -51,9 +51,11 @@ const std::vector<SimtBackend>& simt_backends() {
     };
     add("simt", "fp32", nullptr, 0, 2'000'000);
     for (const auto& [text, multiprocessors] :
-         {std::pair{"simt", 0}, {"simt of 16", 16}, {"simt of 1", 1}}) {
+         {std::pair{"simt", 0}, {"simt of 8", 8}, {"simt of 1", 1}}) {
       const std::string name = text;
-      const std::int64_t most = multiprocessors == 1 ? 15'000 : 40'000;
+      const std::int64_t most = multiprocessors == 1   ? 15'000
+                                : multiprocessors == 8 ? 90'000
+                                                       : 40'000;
       if (multiprocessors != 0) add(name, "fp32", nullptr, multiprocessors, most);
       add(name + " tf32", "tf32", round_to_tf32, multiprocessors, most);
       add(name + " bf16", "bf16", round_to_bf16, multiprocessors, most);

@@ -23,7 +23,7 @@ struct SimtBackend : Backend {
   std::int64_t affordable = 0;
 };
 // One for each kind of arithmetic, and for chips with so few multiprocessors that products take
-// larger tiles: with sixteen of them medium ones, with one always the largest.
+// larger tiles: with eight of them mostly medium ones, with one always the largest.
 const std::vector<SimtBackend>& simt_backends();
 
 }  // namespace cuvae::testing
