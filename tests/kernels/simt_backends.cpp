@@ -54,7 +54,7 @@ const std::vector<SimtBackend>& simt_backends() {
          {std::pair{"simt", 0}, {"simt of 8", 8}, {"simt of 1", 1}}) {
       const std::string name = text;
       const std::int64_t most = multiprocessors == 1   ? 15'000
-                                : multiprocessors == 8 ? 90'000
+                                : multiprocessors == 8 ? 120'000
                                                        : 40'000;
       if (multiprocessors != 0) add(name, "fp32", nullptr, multiprocessors, most);
       add(name + " tf32", "tf32", round_to_tf32, multiprocessors, most);
