@@ -106,7 +106,7 @@ TEST_F(Safetensors, TheOrderOfTensorsDoesNotChangeTheBytes) {
   write_safetensors(path_, file);
   const std::string bytes = get(path_);
   for (int i = 0; i < 5; ++i) {
-    std::ranges::rotate(file.tensors, file.tensors.begin() + 2);
+    std::rotate(file.tensors.begin(), file.tensors.begin() + 2, file.tensors.end());
     std::swap(file.tensors[0], file.tensors[1]);
     write_safetensors(path_, file);
     EXPECT_EQ(get(path_), bytes);
@@ -168,7 +168,7 @@ TEST_F(Safetensors, FindAndAt) {
 }
 
 TEST_F(Safetensors, WritingNamesThatCannotStand) {
-  const auto refuse_name = [&](std::vector<std::string> names, const std::string& part) {
+  const auto refuse_name = [&](const std::vector<std::string>& names, const std::string& part) {
     TensorFile file;
     for (const auto& name : names) file.tensors.push_back({name, tensor<float>({1}, {1.0F})});
     expect_error(Status::failed, {part}, [&] { write_safetensors(path_, file); });
@@ -358,7 +358,7 @@ TEST_F(Safetensors, DamageIsRefusedOrHarmless) {
   }
   EXPECT_GT(refused, 600);
   EXPECT_LT(refused, static_cast<int>(bytes.size() * 8));
-  const std::string likely = "{}[]\",:0123456789-.eE\\ \0\xff";
+  const std::string likely = std::string("{}[]\",:0123456789-.eE\\ ") + '\0' + '\xff';
   for (int round = 0; round < 2000; ++round) {
     std::string damaged = bytes;
     for (int edits = 1 + static_cast<int>(random() % 4); edits > 0; --edits) {

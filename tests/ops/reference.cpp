@@ -101,7 +101,8 @@ Reals linear(const Operands& o) {
     }
   if (o.has(2)) {
     const Reals bias = o.real(2);
-    for (std::size_t i = 0; i < y.size(); ++i) y[i] += bias[i % out];
+    for (std::size_t b = 0; b < batch; ++b)
+      for (std::size_t j = 0; j < out; ++j) y[b * out + j] += bias[j];
   }
   return y;
 }
@@ -140,13 +141,14 @@ Reals nll_rows(const std::string& likelihood, double sigma, const Reals& l, cons
                std::size_t batch) {
   Reals nll(batch);
   const std::size_t d = batch > 0 ? l.size() / batch : 0;
-  for (std::size_t i = 0; i < l.size(); ++i) {
-    if (likelihood == "bernoulli")
-      nll[i / d] += std::max(l[i], 0.0) - l[i] * x[i] + std::log1p(std::exp(-std::abs(l[i])));
-    else
-      nll[i / d] += std::pow((x[i] - l[i]) / sigma, 2) / 2 + std::log(sigma) +
-                    std::log(2 * std::numbers::pi) / 2;
-  }
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t i = b * d; i < (b + 1) * d; ++i) {
+      if (likelihood == "bernoulli")
+        nll[b] += std::max(l[i], 0.0) - l[i] * x[i] + std::log1p(std::exp(-std::abs(l[i])));
+      else
+        nll[b] += std::pow((x[i] - l[i]) / sigma, 2) / 2 + std::log(sigma) +
+                  std::log(2 * std::numbers::pi) / 2;
+    }
   return nll;
 }
 
@@ -180,8 +182,10 @@ Reals draws(const Operands& o, std::size_t clock_at, std::size_t key_at, std::si
 
 Reals kl_rows(const Reals& mean, const Reals& logvar, std::size_t batch) {
   Reals kl(batch);
-  for (std::size_t i = 0; i < mean.size(); ++i)
-    kl[i / (mean.size() / batch)] += 0.5 * (mean[i] * mean[i] + std::expm1(logvar[i]) - logvar[i]);
+  const std::size_t d = batch > 0 ? mean.size() / batch : 0;
+  for (std::size_t b = 0; b < batch; ++b)
+    for (std::size_t i = b * d; i < (b + 1) * d; ++i)
+      kl[b] += 0.5 * (mean[i] * mean[i] + std::expm1(logvar[i]) - logvar[i]);
   return kl;
 }
 
