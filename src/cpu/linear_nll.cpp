@@ -1,5 +1,5 @@
-#include "ops/gaussian_constant.h"
 #include "cpu/products.h"
+#include "ops/gaussian_constant.h"
 #include "ops/rules.h"
 
 namespace cuvae {
