@@ -75,12 +75,15 @@ void* dynamic_shared(std::size_t alignment, Place at);
 
 void async_copy(void* shared, const void* global, int bytes, int valid_bytes, Place at);
 void async_commit();
-void async_wait(int pending);
+void async_wait(int pending, Place at);
 
 enum class Atomicity : std::uint8_t { looks, changes };  // `changes`: a loop that does it gets on
 void before_atomic(Atomicity what, const void* address, std::size_t bytes, Place at);
+// What an operation that orders memory does: what it should, but for the runner's mutations.
+enum class Ordering : std::uint8_t { kept, lost, not_awaited };
+Ordering before_ordered(Atomicity what, const unsigned* address, Place at);
 void spin(Place at);  // lets others run
-void wait_for_producers();
+void wait_for_producers(Place at);
 void let_dependents_start(Place at);
 [[noreturn]] void refuse(std::string_view what, Place at);  // ends the launch with a report
 
@@ -433,27 +436,34 @@ inline void cp_async_commit() {
   simt::async_commit();
 }
 template <int N>
-inline void cp_async_wait() {
+inline void cp_async_wait(Place at = Place::current()) {
   static_assert(N >= 0);
-  simt::async_wait(N);
+  simt::async_wait(N, at);
 }
 
 // A loop that reads until a value comes lets the others run.
 inline unsigned load_acquire(const unsigned* address, Place at = Place::current()) {
-  simt::before_atomic(simt::Atomicity::looks, address, sizeof(unsigned), at);
+  switch (simt::before_ordered(simt::Atomicity::looks, address, at)) {
+    case simt::Ordering::kept: break;
+    case simt::Ordering::lost: return __atomic_load_n(address, __ATOMIC_RELAXED);
+    case simt::Ordering::not_awaited: return ~0u;
+  }
   return __atomic_load_n(address, __ATOMIC_ACQUIRE);
 }
 inline unsigned add_acq_rel(unsigned* address, unsigned value, Place at = Place::current()) {
-  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
+  if (simt::before_ordered(simt::Atomicity::changes, address, at) == simt::Ordering::lost)
+    return __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
   return __atomic_fetch_add(address, value, __ATOMIC_ACQ_REL);
 }
 inline void store_release(unsigned* address, unsigned value, Place at = Place::current()) {
-  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
-  __atomic_store_n(address, value, __ATOMIC_RELEASE);
+  if (simt::before_ordered(simt::Atomicity::changes, address, at) == simt::Ordering::lost)
+    __atomic_store_n(address, value, __ATOMIC_RELAXED);
+  else
+    __atomic_store_n(address, value, __ATOMIC_RELEASE);
 }
 
-inline void wait_for_producers() {
-  simt::wait_for_producers();
+inline void wait_for_producers(Place at = Place::current()) {
+  simt::wait_for_producers(at);
 }
 inline void let_dependents_start(Place at = Place::current()) {
   simt::let_dependents_start(at);

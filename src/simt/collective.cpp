@@ -1,6 +1,7 @@
 // What threads do together: the block's barrier, and the warp's collectives. A collective is done
 // by the lane that arrives last, for all: each lane leaves what it brings on its own stack.
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -13,6 +14,8 @@ namespace cuvae::simt {
 
 int Scheduler::barrier(Vote vote, bool predicate, Place at) {
   Thread& thread = *running_;
+  if (thread.owes_wait) wait(thread);
+  if (mutates(MutationKind::skip_barrier, at)) return predicate ? 1 : 0;
   Block& block = *thread.block;
   thread.place = at;
   void* const order = &block.order[block.phase & 1];
@@ -80,6 +83,7 @@ void Scheduler::complete_barrier(Block& block, Thread* last) {
 
 void Scheduler::collective(Lane& lane, Place at) {
   Thread& thread = *running_;
+  if (thread.owes_wait) wait(thread);
   Warp& warp = thread.block->warps[thread.linear / 32];
   Thread* const lanes = &thread.block->threads[thread.linear / 32 * 32];
   const std::uint32_t me = thread.linear % 32;
@@ -192,12 +196,18 @@ void need_full_warp(Scheduler& scheduler, Thread* lanes, std::uint32_t active) {
                  first.place);
 }
 
+void maybe_swap(Scheduler& scheduler, Thread* lanes) {
+  if (scheduler.mutates(MutationKind::swap_lanes, lanes[0].place))
+    std::swap_ranges(lanes[0].lane->d, lanes[0].lane->d + 4, lanes[1].lane->d);
+}
+
 void do_matrix_tf32(Scheduler& scheduler, Thread* lanes, std::uint32_t active) {
   need_full_warp(scheduler, lanes, active);
   WarpFragments fragments;
   for (int l = 0; l < 32; ++l)
     fragments[l] = {lanes[l].lane->d, lanes[l].lane->a, lanes[l].lane->b};
   multiply_tf32(fragments);
+  maybe_swap(scheduler, lanes);
 }
 void do_matrix_bf16(Scheduler& scheduler, Thread* lanes, std::uint32_t active) {
   need_full_warp(scheduler, lanes, active);
@@ -205,6 +215,7 @@ void do_matrix_bf16(Scheduler& scheduler, Thread* lanes, std::uint32_t active) {
   for (int l = 0; l < 32; ++l)
     fragments[l] = {lanes[l].lane->d, lanes[l].lane->a, lanes[l].lane->b};
   multiply_bf16(fragments);
+  maybe_swap(scheduler, lanes);
 }
 
 template <int matrices, bool transposed>
@@ -222,6 +233,9 @@ void do_load_matrix(Scheduler& scheduler, Thread* lanes, std::uint32_t active) {
       lanes[l].lane->result[m] = high << 16 | low;
     }
   }
+  if (scheduler.mutates(MutationKind::swap_lanes, lanes[0].place))
+    std::swap_ranges(lanes[0].lane->result, lanes[0].lane->result + matrices,
+                     lanes[1].lane->result);
 }
 
 }  // namespace
@@ -240,6 +254,9 @@ int block_barrier(Vote vote, bool predicate, Place at) {
 std::uint64_t warp_collective(WarpOp op, std::uint32_t mask, std::uint64_t value, int source,
                               Place at) {
   const Quiet quiet;
+  if (Scheduler::current().mutates(
+          op == WarpOp::sync ? MutationKind::skip_syncwarp : MutationKind::skip_shuffle, at))
+    return value;
   Lane lane{};
   lane.mask = mask;
   lane.value = value;

@@ -53,6 +53,8 @@ SimtOptions options_of_environment() {
   choose("CUVAE_SIMT_DEPENDENTS", options.programmatic_early, {{"early", true}, {"late", false}});
   number("CUVAE_SIMT_SEED", options.seed);
   number("CUVAE_SIMT_MEMORY", options.memory_bytes);
+  if (const char* mutation = std::getenv("CUVAE_SIMT_MUTATION"))
+    options.mutation = parse_mutation(mutation);
   return options;
 }
 

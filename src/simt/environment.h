@@ -9,6 +9,7 @@
 //   CUVAE_SIMT_COPIES      late | early                     cp.async
 //   CUVAE_SIMT_DEPENDENTS  early | late                     programmatic launches
 //   CUVAE_SIMT_MEMORY      device memory in bytes           (as the chip has)
+//   CUVAE_SIMT_MUTATION    a bug to be made (mutation.h): skip_barrier@kernels/gemm.cuh:108
 
 #include "simt/runtime.h"
 

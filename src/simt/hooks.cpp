@@ -71,9 +71,11 @@ void async_commit() {
   Scheduler::current().running().copies.commit();
 }
 
-void async_wait(int pending) {
+void async_wait(int pending, Place at) {
   const Quiet quiet;
-  Scheduler::current().running().copies.wait(static_cast<std::size_t>(pending));
+  Scheduler& scheduler = Scheduler::current();
+  if (scheduler.mutates(MutationKind::skip_copy_wait, at)) return;
+  scheduler.running().copies.wait(static_cast<std::size_t>(pending));
 }
 
 void before_atomic(Atomicity what, const void* address, std::size_t bytes, Place at) {
@@ -86,14 +88,23 @@ void before_atomic(Atomicity what, const void* address, std::size_t bytes, Place
   scheduler.step(what == Atomicity::changes);
 }
 
+Ordering before_ordered(Atomicity what, const unsigned* address, Place at) {
+  before_atomic(what, address, sizeof(unsigned), at);
+  const Quiet quiet;
+  Scheduler& scheduler = Scheduler::current();
+  if (what == Atomicity::looks && scheduler.mutates(MutationKind::skip_spin, at))
+    return Ordering::not_awaited;
+  return scheduler.mutates(MutationKind::skip_acquire, at) ? Ordering::lost : Ordering::kept;
+}
+
 void spin(Place at) {
   const Quiet quiet;
   Scheduler::current().spin(at);
 }
 
-void wait_for_producers() {
+void wait_for_producers(Place at) {
   const Quiet quiet;
-  Scheduler::current().wait_for_producers();
+  Scheduler::current().wait_for_producers(at);
 }
 
 void let_dependents_start(Place at) {
@@ -112,10 +123,17 @@ void Scheduler::async_copy(void* shared, const void* global, int bytes, int vali
   running_->copies.issue(copies_, shared, global, bytes, valid_bytes);
 }
 
-void Scheduler::wait_for_producers() {
+void Scheduler::wait_for_producers(Place at) {
   Thread& thread = *running_;
-  Launch& launch = *thread.block->launch;
   thread.waited = true;
+  if (mutates(MutationKind::skip_producer_wait, at)) return;
+  thread.owes_wait = mutates(MutationKind::early_read, at);
+  if (!thread.owes_wait) wait(thread);
+}
+
+void Scheduler::wait(Thread& thread) {
+  const Launch& launch = *thread.block->launch;
+  thread.owes_wait = false;
   if (!launch.producers_done) block(State::at_wait);
   if (launch.producer_order != nullptr) order_me_after(launch.producer_order);
 }

@@ -38,9 +38,12 @@ class Runner final : public SimtRuntime {
   explicit Runner(const SimtOptions& options)
       : chip_(chip_of(options.chip)),
         memory_(options.memory_bytes != 0 ? options.memory_bytes : chip_.properties.memory_bytes),
+        mutator_(options.mutation.kind != MutationKind::none || options.list_places
+                     ? std::make_unique<Mutator>(options.mutation)
+                     : nullptr),
         scheduler_(options.order, options.seed, options.async_copies,
                    static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin),
-                   options.switching),
+                   options.switching, mutator_.get()),
         queue_(options.streams, options.programmatic_early, options.check_writes, options.seed,
                memory_, scheduler_) {
     chip_.properties.memory_bytes = memory_.capacity();
@@ -52,6 +55,9 @@ class Runner final : public SimtRuntime {
             events_.size(),        graphs_.size(),        executables_.size()};
   }
   const SchedulerStatistics& statistics() const override { return scheduler_.statistics(); }
+  std::vector<Mutation> places() const override {
+    return mutator_ ? mutator_->places() : std::vector<Mutation>();
+  }
 
  protected:
   Code do_device_count(int& count) override {
@@ -156,6 +162,13 @@ class Runner final : public SimtRuntime {
     StreamState* state = stream_of(stream);
     const EventState* waited = events_.find(event);
     if (state == nullptr || waited == nullptr) return invalid_resource_handle;
+    if (mutator_ && mutator_->next_event()) {
+      // A stream that begins to capture by this wait does so all the same, before everything.
+      if (!waited->capture || state->capture) return success;
+      const Code code = wait_captured(*state, *waited);
+      state->frontier.clear();
+      return code;
+    }
     if (waited->capture) return wait_captured(*state, *waited);
     if (!waited->last) return success;  // never recorded: nothing to wait for
     if (state->capture) {
@@ -358,6 +371,7 @@ class Runner final : public SimtRuntime {
   Chip chip_;
   DeviceMemory memory_;
   PinnedMemory pinned_;
+  std::unique_ptr<Mutator> mutator_;
   Scheduler scheduler_;
   Queue queue_;
   StreamState default_stream_;

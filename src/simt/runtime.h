@@ -12,6 +12,7 @@
 
 #include "cuda/runtime.h"
 #include "simt/async_copy.h"
+#include "simt/mutation.h"
 #include "simt/queue.h"
 #include "simt/ready_queue.h"
 
@@ -29,6 +30,8 @@ struct SimtOptions {
   std::int64_t memory_bytes = 0;  // 0: as the chip has
   int multiprocessors = 0;        // 0: as the chip has
   Switching switching = best_switching;
+  Mutation mutation = {};    // a bug that is to be in the kernels
+  bool list_places = false;  // for places()
 };
 
 // What was made and not given back.
@@ -48,6 +51,8 @@ class SimtRuntime : public cuda::Runtime {
  public:
   [[nodiscard]] virtual Live live() const = 0;
   [[nodiscard]] virtual const SchedulerStatistics& statistics() const = 0;
+  // Every mutation that what has run so far had a place for.
+  [[nodiscard]] virtual std::vector<Mutation> places() const = 0;
 };
 
 // Throws Error(usage) for a chip that it does not know.

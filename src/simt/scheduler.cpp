@@ -25,11 +25,12 @@ constinit thread_local Self self;
 thread_local Scheduler* Scheduler::current_ = nullptr;
 
 Scheduler::Scheduler(Order order, std::uint64_t seed, AsyncCopies copies,
-                     std::size_t shared_capacity, Switching switching)
+                     std::size_t shared_capacity, Switching switching, Mutator* mutator)
     : order_(order),
       seed_(seed),
       copies_(copies),
       shared_capacity_(shared_capacity),
+      mutator_(mutator),
       dice_(seed),
       ready_(order, dice_),
       stacks_(&Scheduler::fiber_main, switching) {}
@@ -146,6 +147,7 @@ void Scheduler::open_block(Launch& launch) {
                     static_cast<std::uint32_t>(linear / launch.block.x % launch.block.y),
                     static_cast<std::uint32_t>(linear / launch.block.x / launch.block.y)};
     thread.waited = false;
+    thread.owes_wait = false;
     thread.lane = nullptr;
     thread.copies.clear();
     if (order_ == Order::greedy) {
@@ -171,7 +173,18 @@ void Scheduler::open_block(Launch& launch) {
     }
     ready_.push(thread);
   }
+  if (mutator_ != nullptr) mutate(block);
   launch.resident.push_back(std::move(made));
+}
+
+// A thread or block that takes itself for another.
+void Scheduler::mutate(Block& block) {
+  const Launch& launch = *block.launch;
+  if (launch.block.x > 1 && mutator_->in(MutationKind::shift_thread, launch.kernel->name))
+    block.threads[1].index = block.threads[0].index;
+  if (launch.grid.x > 1 && mutator_->in(MutationKind::shift_block, launch.kernel->name) &&
+      block.number == 1)
+    block.index.x = 0;
 }
 
 // Where all that run wait for what only another block can do: that block.
@@ -314,6 +327,7 @@ void Scheduler::end(Thread& thread) {
         "programmatically",
         {});
   }
+  if (thread.owes_wait) wait(thread);
   thread.copies.finish();
   thread.state = State::done;
   if (with_tsan) block.launch->tsan_ended.push_back(thread.tsan);

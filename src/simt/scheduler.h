@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "simt/fiber.h"
+#include "simt/mutation.h"
 #include "simt/ready_queue.h"
 #include "simt/sanitizer.h"
 #include "simt/threads.h"
@@ -27,7 +28,7 @@ struct SchedulerStatistics {
 class Scheduler {
  public:
   Scheduler(Order order, std::uint64_t seed, AsyncCopies copies, std::size_t shared_capacity,
-            Switching switching = best_switching);
+            Switching switching = best_switching, Mutator* mutator = nullptr);
   ~Scheduler();
 
   // The launch, which must stay until it has ended, gets its first blocks. Its kernel's threads
@@ -57,9 +58,13 @@ class Scheduler {
   void collective(Lane& lane, Place at);
   void spin(Place at);
   void step(bool progress);  // at an atomic: others may run first
-  void wait_for_producers();
+  void wait_for_producers(Place at);
   void async_copy(void* shared, const void* global, int bytes, int valid_bytes);
   [[noreturn]] void fail(const std::string& what, Place at);
+  // Whether there is to be a bug here.
+  [[nodiscard]] bool mutates(MutationKind kind, const Place& at) {
+    return mutator_ != nullptr && mutator_->at(kind, at);
+  }
   // Wakes a thread that waits.
   void wake(Thread& thread);
 
@@ -76,11 +81,13 @@ class Scheduler {
 
   // The running fiber waits, and something else goes on.
   void block(State state);
+  void wait(Thread& thread);  // for its kernel's producers
   Fiber& next_fiber();
   void become(Thread& thread) noexcept;
 
   void complete_barrier(Block& block, Thread* last);
   bool try_collective(Thread& thread);
+  void mutate(Block& block);
   void note(const std::string& what) noexcept;  // the first one stays
   void cancel();
 
@@ -89,6 +96,7 @@ class Scheduler {
   std::uint64_t seed_;
   AsyncCopies copies_;
   std::size_t shared_capacity_;
+  Mutator* mutator_;
   Dice dice_;
   ReadyQueue ready_;
   StackPool stacks_;

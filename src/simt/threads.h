@@ -47,7 +47,8 @@ struct Thread {
   Index index;
   std::uint32_t linear = 0;
   State state = State::ready;
-  bool waited = false;  // for the kernel's producers
+  bool waited = false;     // for the kernel's producers
+  bool owes_wait = false;  // MutationKind::early_read
   int vote_result = 0;
   Lane* lane = nullptr;  // in a collective
   Place place;           // of what it waits in
