@@ -1,0 +1,477 @@
+// A test of the tests: the project's kernels, in which the runner leaves out one barrier, wait or
+// order, or takes one thread or block for another (simt/mutation.h), at every place where this can
+// be done. Each must be found: another result in some order, a report of the runner, or a report of
+// the sanitizer of this build.
+//
+// Every run is a process of its own, because a sanitizer's report, or a wild address, ends it. The
+// findings go to the file that CUVAE_MUTATION_REPORT names, as JSON;
+// tests/sanitized/mutations.cmake puts those of all builds together, and fails where no build finds
+// a mutation.
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "cuda/cuda_device.h"
+#include "cuda/training_case.h"
+#include "cuvae/error.h"
+#include "kernels/launch.cuh"
+#include "kernels/simt_backends.h"
+#include "kernels/table.cuh"
+#include "ops/parity_table.h"
+#include "simt/launching.h"
+#include "simt/sanitizer.h"
+
+// What kernels/device has and no kernel of the project uses yet.
+namespace CUVAE_KERNELS {
+namespace {
+
+constexpr unsigned barrier_blocks = 4;
+constexpr unsigned barrier_threads = 64;
+
+__global__ void sums_in_turn(unsigned* counter, float* data) {
+  device::wait_for_producers();
+  const unsigned all = barrier_blocks * barrier_threads;
+  const unsigned me = blockIdx.x * barrier_threads + threadIdx.x;
+  for (unsigned round = 1; round <= 3; ++round) {
+    data[round * all + me] =
+        data[(round - 1) * all + (me + barrier_threads + 1) % all] + static_cast<float>(me);
+    device::grid_barrier(counter, round * barrier_blocks);
+  }
+}
+
+__global__ void lanes_in_step(float* data) {
+  CUVAE_SHARED(float, box, [32]);
+  const unsigned lane = threadIdx.x;
+  box[lane] = data[lane];
+  __syncwarp();
+  const float left = box[(lane + 31) % 32];
+  __syncwarp();
+  box[lane] = left + 1.0f;
+  __syncwarp();
+  data[lane] = box[(lane + 31) % 32];
+}
+
+__global__ void matrix_rows(const float* from, std::uint32_t* to) {
+  CUVAE_SHARED(float, box, [8 * 16]);
+  for (unsigned i = threadIdx.x; i < 8 * 16; i += 32) box[i] = from[i];
+  __syncthreads();
+  std::uint32_t words[4];
+  device::ldmatrix_x4(words, box + threadIdx.x * 4);
+  for (unsigned i = 0; i < 4; ++i) to[threadIdx.x * 4 + i] = words[i];
+}
+
+}  // namespace
+}  // namespace CUVAE_KERNELS
+
+namespace cuvae::testing {
+namespace {
+
+using simt::Mutation;
+using simt::MutationKind;
+using simt::SimtOptions;
+using simt::SimtRuntime;
+
+// What a run of a workload gives.
+class Result {
+ public:
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes)
+      hash_ = (hash_ ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3;  // FNV-1a
+  }
+  template <class T>
+  void add(const std::vector<T>& values) {
+    add(std::as_bytes(std::span(values)));
+  }
+  void add(const Tensor& tensor) { add(tensor.bytes()); }
+  [[nodiscard]] std::uint64_t hash() const { return hash_; }
+  std::vector<Mutation> places;
+
+ private:
+  std::uint64_t hash_ = 0xcbf29ce484222325;
+};
+
+struct Workload {
+  std::string name;
+  std::function<Result(const SimtOptions&)> run;
+};
+
+struct OpenDevice {
+  explicit OpenDevice(const SimtOptions& options) {
+    auto made = simt::make_simt_runtime(options);
+    runtime = made.get();
+    device = make_cuda_device(std::move(made), gpu_on_simt::kernel_table());
+  }
+  SimtRuntime* runtime;
+  std::unique_ptr<cuvae::Device> device;
+};
+
+void poison(Program& program) {
+  dynamic_cast<CudaProgram&>(program).fill_memory(std::byte{0xFF});  // NaN in every real
+}
+
+// Workloads ---------------------------------------------------------------------------------------
+
+Workload of_case(const Case& c, const std::string& precision, int multiprocessors) {
+  std::string name = c.id();
+  if (precision != "fp32") name += " " + precision;
+  if (multiprocessors != 0) name += " on " + std::to_string(multiprocessors);
+  return {name, [=](const SimtOptions& options) {
+            SimtOptions own = options;
+            own.multiprocessors = multiprocessors;
+            const OpenDevice on(own);
+            const CaseGraph g = case_graph(c);
+            const std::vector<Tensor> inputs = case_inputs(c);
+            const auto store = on.device->make_store();
+            for (std::size_t i = 0; i < inputs.size(); ++i)
+              if (g.inputs[i]) store->write(g.graph[g.inputs[i]].name, inputs[i]);
+            const auto program = on.device->compile(g.graph, *store, {.precision = precision});
+            Result result;
+            for (int again = 0; again < 2; ++again) {  // counters are as they were
+              poison(*program);
+              program->run();
+              for (const Value output : g.outputs) {
+                const Value root = g.graph.root(output);
+                result.add(root ? store->read(g.graph[root].name)
+                                : program->read(g.graph[output].name));
+              }
+            }
+            result.places = on.runtime->places();
+            return result;
+          }};
+}
+
+// Kernels that wait for the one before: x doubled, then summed along an axis, then doubled again.
+Workload of_chain(const std::string& axis, std::int64_t rows, std::int64_t columns) {
+  return {"chain_" + axis, [=](const SimtOptions& options) {
+            const OpenDevice on(options);
+            Graph graph;
+            const Shape shape{rows, columns};
+            const Value x = graph.input("x", DType::f32, shape);
+            const Value twice = graph.apply("scale", "twice", {x}, {{"factor", 2.0}});
+            const Value sum =
+                graph.apply("reduce", "sum", {twice}, {{"axis", axis}, {"op", std::string("sum")}});
+            const Value end = graph.apply("scale", "end", {sum}, {{"factor", 0.5}});
+            graph.output(end);
+            const auto store = on.device->make_store();
+            Tensor values(DType::f32, shape);
+            float next = 0;
+            for (float& v : values.as<float>()) v = next = next * 0.75F + 1.25F;
+            store->write("x", values);
+            const auto program = on.device->compile(graph, *store, {.exec = "graph"});
+            poison(*program);
+            program->run();
+            Result result;
+            result.add(program->read("end"));
+            result.places = on.runtime->places();
+            return result;
+          }};
+}
+
+Workload of_training(const std::string& name, const CompileOptions& compile, int steps) {
+  return {name, [=](const SimtOptions& options) {
+            const OpenDevice on(options);
+            const Outcome outcome = train(*on.device, compile, steps, poison);
+            Result result;
+            for (const auto& [tensor, values] : outcome.tensors) result.add(values);
+            result.places = on.runtime->places();
+            return result;
+          }};
+}
+
+Workload of_device_layer() {
+  return {"device_layer", [](const SimtOptions& options) {
+            using namespace gpu_on_simt;
+            const auto runtime = simt::make_simt_runtime(options);
+            Result result;
+            {
+              constexpr std::size_t all = barrier_blocks * barrier_threads;
+              testing::Device<unsigned> counter(*runtime, std::vector<unsigned>(1));
+              testing::Device<float> data(*runtime, std::vector<float>(4 * all, 1.0F));
+              launch(*runtime, CUVAE_KERNEL(sums_in_turn),
+                     {.grid = {barrier_blocks, 1, 1},
+                      .block = {barrier_threads, 1, 1},
+                      .cooperative = true},
+                     nullptr, counter.get(), data.get());
+              result.add(data.values());
+              std::vector<float> numbers;
+              for (int i = 0; i < 128; ++i) numbers.push_back(static_cast<float>(i) + 0.5F);
+              testing::Device<float> lanes(*runtime, numbers);
+              testing::Device<std::uint32_t> words(*runtime, std::size_t{128});
+              launch(*runtime, CUVAE_KERNEL(matrix_rows), {.block = {32, 1, 1}}, nullptr,
+                     lanes.get(), words.get());
+              launch(*runtime, CUVAE_KERNEL(lanes_in_step), {.block = {32, 1, 1}}, nullptr,
+                     lanes.get());
+              result.add(words.values());
+              result.add(lanes.values());
+            }
+            result.places = runtime->places();
+            return result;
+          }};
+}
+
+std::int64_t elements(const Case& c) {
+  std::int64_t all = 0;
+  for (const CaseInput& input : c.inputs) all += input.shape.elements();
+  return all;
+}
+
+// The largest case of an operator up to `most` elements.
+const Case* largest(const std::string& op, std::int64_t most, const std::string& with = {}) {
+  const Case* found = nullptr;
+  for (const Case& c : parity_table())
+    if (c.op == op && c.what.find(with) != std::string::npos && elements(c) <= most &&
+        (found == nullptr || elements(c) > elements(*found)))
+      found = &c;
+  return found;
+}
+
+std::vector<Workload> workloads() {
+  std::vector<Workload> all{of_device_layer(), of_chain("rows", 12, 40), of_chain("cols", 12, 40),
+                            of_chain("all", 110, 100)};
+  for (const OpDef* def : all_ops()) {
+    const std::string op(def->name);
+    const bool product = op.starts_with("linear");
+    std::set<const Case*> cases{largest(op, product ? 12'000 : 4'000)};
+    if (op == "reduce")
+      for (const char* with : {"vector_10007", "_all_", "_rows_", "_cols_"})
+        cases.insert(largest(op, 12'000, with));
+    for (const Case* c : cases) {
+      if (c == nullptr) continue;
+      all.push_back(of_case(*c, "fp32", 0));
+      if (!product) continue;
+      for (const int multiprocessors : {0, 1}) {
+        if (multiprocessors != 0) all.push_back(of_case(*c, "fp32", multiprocessors));
+        all.push_back(of_case(*c, "tf32", multiprocessors));
+        all.push_back(of_case(*c, "bf16", multiprocessors));
+      }
+    }
+  }
+  all.push_back(of_training("fused", {.streams = 1, .exec = "graph"}, 2));
+  all.push_back(of_training("streams", {.steps = 2, .streams = 3, .exec = "graph"}, 4));
+  all.push_back(of_training("unfused", {.streams = 3, .fuse = false, .exec = "eager"}, 2));
+  return all;
+}
+
+// The orders, and then some more by chance.
+constexpr int tries = simt_variants + 4;
+SimtOptions options_of(int attempt) {
+  if (attempt < simt_variants) return simt_variant(attempt);
+  SimtOptions options = simt_variant(attempt % 2 == 0 ? 3 : 4);
+  options.seed = static_cast<std::uint64_t>(attempt) * 101;
+  options.streams = simt::StreamOrder::deferred;
+  return options;
+}
+
+// Processes ---------------------------------------------------------------------------------------
+
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+File temporary() {
+  File file(std::tmpfile(), &std::fclose);
+  if (!file) throw Error(Status::failed, "no temporary file");
+  return file;
+}
+std::string text_in(std::FILE* file) {
+  std::string text;
+  std::rewind(file);
+  char buffer[4096];
+  while (const std::size_t n = std::fread(buffer, 1, sizeof buffer, file)) text.append(buffer, n);
+  return text;
+}
+
+struct Ended {
+  int status = 0;    // of wait()
+  std::string told;  // what the function has written
+  std::string stderr_text;
+};
+
+// Runs it in a process of its own, for so many seconds at the most.
+Ended in_a_process(unsigned seconds, const std::function<void(std::FILE* tell)>& run) {
+  const File told = temporary();
+  const File errors = temporary();
+  std::cout.flush();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(::fileno(errors.get()), STDERR_FILENO);
+    ::alarm(seconds);
+    int status = 0;
+    try {
+      run(told.get());
+    } catch (const std::exception& error) {
+      std::fprintf(told.get(), "error %s\n", error.what());
+      status = 1;
+    }
+    std::fflush(told.get());
+    ::_exit(status);
+  }
+  Ended ended;
+  if (child < 0 || ::waitpid(child, &ended.status, 0) != child)
+    throw Error(Status::failed, "a process cannot be started");
+  ended.told = text_in(told.get());
+  ended.stderr_text = text_in(errors.get());
+  return ended;
+}
+
+// The part of a sanitizer's report that says what it is.
+std::string sanitizer_says(const std::string& text) {
+  for (const char* mark : {"ThreadSanitizer: ", "AddressSanitizer: ", "runtime error: "}) {
+    const std::size_t at = text.find(mark);
+    if (at == std::string::npos) continue;
+    std::size_t end = text.find_first_of("\n(", at + std::string(mark).size());
+    for (const char* stop : {" on address", " on unknown"})
+      end = std::min(end, text.find(stop, at));
+    std::string says = text.substr(at, end - at);
+    while (says.ends_with(' ')) says.pop_back();
+    return says;
+  }
+  return {};
+}
+
+// The findings ------------------------------------------------------------------------------------
+
+struct Known {
+  const Workload* workload = nullptr;
+  std::uint64_t hash = 0;
+  double seconds = 0;
+  std::vector<Mutation> places;
+};
+
+struct Finding {
+  std::string by;  // "result", "report: ...", "ThreadSanitizer: data race", ...; empty: nothing
+  std::string workload;
+  int attempt = 0;
+};
+
+class Mutations : public ::testing::Test {
+ protected:
+  // Runs everything without a mutation, and notes what there is to mutate.
+  void learn() {
+    for (const Workload& workload : all_) {
+      const auto start = std::chrono::steady_clock::now();
+      const Ended ended = in_a_process(120, [&](std::FILE* tell) {
+        SimtOptions options = options_of(0);
+        options.list_places = true;
+        const Result result = workload.run(options);
+        std::fprintf(tell, "hash %llu\n", static_cast<unsigned long long>(result.hash()));
+        for (const Mutation& place : result.places)
+          std::fprintf(tell, "place %s\n", text_of(place).c_str());
+      });
+      ASSERT_EQ(ended.status, 0) << workload.name << ": " << ended.told << ended.stderr_text;
+      Known known;
+      known.workload = &workload;
+      known.seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      std::istringstream lines(ended.told);
+      for (std::string line; std::getline(lines, line);) {
+        if (line.starts_with("hash ")) known.hash = std::stoull(line.substr(5));
+        if (line.starts_with("place ")) {
+          Mutation place = simt::parse_mutation(line.substr(6));
+          places_[place].push_back(known_.size());
+          known.places.push_back(std::move(place));
+        }
+      }
+      known_.push_back(std::move(known));
+    }
+    for (auto& [mutation, where] : places_)
+      std::stable_sort(where.begin(), where.end(), [&](std::size_t a, std::size_t b) {
+        return known_[a].seconds < known_[b].seconds;
+      });
+  }
+
+  Finding find(const Mutation& mutation, std::size_t most_workloads, int most_tries) const {
+    std::vector<const Known*> where;
+    for (const std::size_t i : places_.at(mutation))
+      if (where.size() < most_workloads) where.push_back(&known_[i]);
+    const Ended ended = in_a_process(100, [&](std::FILE* tell) {
+      // What every order shows at once comes first.
+      for (int attempt = 0; attempt < most_tries; ++attempt) {
+        for (const Known* known : where) {
+          std::fprintf(tell, "try %d %s\n", attempt, known->workload->name.c_str());
+          std::fflush(tell);
+          SimtOptions options = options_of(attempt);
+          options.mutation = mutation;
+          if (known->workload->run(options).hash() != known->hash) {
+            std::fprintf(tell, "result\n");
+            return;
+          }
+        }
+      }
+      std::fprintf(tell, "nothing\n");
+    });
+    Finding finding;
+    std::istringstream lines(ended.told);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("try ")) {
+        finding.attempt = std::atoi(line.c_str() + 4);
+        finding.workload = line.substr(line.find(' ', 4) + 1);
+      } else if (line == "result") {
+        finding.by = "result";
+      } else if (line.starts_with("error ")) {
+        finding.by = "report: " + line.substr(6, line.find_first_of(";:", 6) - 6);
+      }
+    }
+    if (const std::string says = sanitizer_says(ended.stderr_text); !says.empty()) {
+      finding.by = says;
+    } else if (WIFSIGNALED(ended.status)) {
+      finding.by = WTERMSIG(ended.status) == SIGALRM ? "never ends" : "crash";
+    }
+    return finding;
+  }
+
+  std::vector<Workload> all_ = workloads();
+  std::vector<Known> known_;
+  std::map<Mutation, std::vector<std::size_t>> places_;  // indices into known_, cheapest first
+};
+
+TEST_F(Mutations, EachIsFound) {
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_NO_FATAL_FAILURE(learn());
+  std::set<MutationKind> kinds;
+  nlohmann::json findings = nlohmann::json::array();
+  int missed = 0;
+  for (const auto& [mutation, where] : places_) {
+    kinds.insert(mutation.kind);
+    const Finding finding = simt::with_tsan ? find(mutation, 3, 2) : find(mutation, 8, tries);
+    findings.push_back({{"mutation", text_of(mutation)},
+                        {"by", finding.by},
+                        {"workload", finding.by.empty() ? "" : finding.workload},
+                        {"order", finding.attempt}});
+    if (finding.by.empty()) {
+      std::cout << "not found here: " << text_of(mutation) << "\n";
+      ++missed;
+    }
+  }
+  EXPECT_EQ(kinds.size(), 12U) << "kinds of mutations that have a place";
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::cout << findings.size() << " mutations, " << missed << " not found by this build, "
+            << known_.size() << " workloads, " << seconds << " s\n";
+  if (const char* path = std::getenv("CUVAE_MUTATION_REPORT")) {
+    std::ofstream file(path);
+    file << nlohmann::json{{"build", simt::with_tsan   ? "thread"
+                                     : simt::with_asan ? "address"
+                                                       : "plain"},
+                           {"findings", findings}}
+                .dump(1)
+         << "\n";
+    EXPECT_TRUE(file.good()) << path;
+  }
+}
+
+}  // namespace
+}  // namespace cuvae::testing
