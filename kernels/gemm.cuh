@@ -30,7 +30,8 @@ struct GemmShape {
   bool early = false;
 };
 
-// A finished tile: rows x columns elements at (m0, n0), c[row * T::c_stride + column].
+// A finished tile: rows x columns elements at (m0, n0), c[row * T::c_stride + column]. Where the
+// columns are not plain (b_row of the epilogue), n0 and columns mean nothing.
 template <class T>
 struct Finished {
   const float* c;
@@ -91,6 +92,7 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
   if (shape.early)
     for (int slab = 0; slab < ahead && slab < slabs; ++slab) load_b(slab);
   device::wait_for_producers();
+  device::let_dependents_start();  // they ask for their weights, and wait
   if (epilogue.idle()) return;
   for (int slab = 0; slab < ahead; ++slab) {
     if (slab < slabs) {
@@ -117,11 +119,10 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
       if (tile_n == 0 && thread < T::M)
         for (int k = 0; k < T::K; ++k) a_sum += slab_at<T, a_k, T::M>(a_slab, thread, k);
   }
-  device::cp_async_wait<0>();
+  // No copy is under way: the groups that the last wait left hold none.
   __syncthreads();  // the slabs give their place to the tile
   math.store(shared);
   __syncthreads();
-  device::let_dependents_start();
 
   const int n0 = tile_n * T::N;
   epilogue(Finished<T>{shared, m0, n0, min(T::M, shape.m - m0), min(T::N, shape.n - n0), tile_m,

@@ -12,11 +12,11 @@ __device__ __forceinline__ float warp_sum(float value) {
   return value;
 }
 
-// The sum over a block of block_threads threads, in thread 0. All threads must call it.
+// The sum over a block of block_threads threads, in thread 0. All threads must call it; between two
+// calls the block meets at a barrier, because thread 0 may still read the parts.
 __device__ __forceinline__ float block_sum(float value) {
   CUVAE_SHARED(float, parts, [warps_of_block]);
   value = warp_sum(value);
-  __syncthreads();  // of a call before, the parts may still be read
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
   __syncthreads();
   float sum = 0.0f;
@@ -44,6 +44,7 @@ template <class F>
 __global__ void __launch_bounds__(block_threads)
     row_sums(std::int64_t rows, std::int64_t columns, F f) {
   device::wait_for_producers();
+  device::let_dependents_start();
   const std::int64_t stride = std::int64_t{gridDim.x} * warps_of_block;
   const int lane = static_cast<int>(threadIdx.x % 32);
   for (std::int64_t row = std::int64_t{blockIdx.x} * warps_of_block + threadIdx.x / 32; row < rows;
