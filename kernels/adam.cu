@@ -8,6 +8,7 @@ namespace CUVAE_KERNELS {
 __global__ void __launch_bounds__(block_threads)
     adam_kernel(std::int64_t n, Adam adam, const float* g, float* w, float* m, float* v) {
   device::wait_for_producers();
+  device::let_dependents_start();
   if (*adam.commit == 0) return;
   CUVAE_SHARED(AdamStep, step, [1]);
   if (threadIdx.x == 0) step[0] = adam_step(adam);

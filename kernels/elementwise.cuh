@@ -1,6 +1,7 @@
 #pragma once
 // Kernels whose threads each make some elements, without talking to one another. What they compute
-// is a functor with the operands in it. All of them wait for their producers first.
+// is a functor with the operands in it. All of them wait for their producers
+// first, and then let their dependents start, which wait in turn.
 
 #include "kernels/launch.cuh"
 
@@ -13,6 +14,7 @@ inline constexpr int warps_of_block = block_threads / 32;
 template <class F>
 __global__ void __launch_bounds__(block_threads) elementwise(std::int64_t n, F f) {
   device::wait_for_producers();
+  device::let_dependents_start();
   const std::int64_t stride = std::int64_t{gridDim.x} * block_threads;
   for (std::int64_t i = std::int64_t{blockIdx.x} * block_threads + threadIdx.x; i < n; i += stride)
     f(i);
@@ -23,6 +25,7 @@ template <class F>
 __global__ void __launch_bounds__(block_threads)
     elementwise_rows(std::int64_t rows, std::int64_t columns, F f) {
   device::wait_for_producers();
+  device::let_dependents_start();
   const std::int64_t row_stride = std::int64_t{gridDim.x} * warps_of_block;
   const std::int64_t column_stride = std::int64_t{gridDim.y} * 32;
   const std::int64_t lane = threadIdx.x % 32;

@@ -6,6 +6,9 @@
 //  - Tensor<Tf32x3>: each operand as the sum of two tf32 numbers, three of whose four products are
 //    added (Markidis et al., "NVIDIA tensor core programmability, performance & precision", 2018):
 //    as exact as float to about 2^-22 of each product.
+// Tensor cores truncate when they accumulate, which drifts over long sums: each slab is summed from
+// zero, and added to the rest in float (Ootomo and Yokota, "Recovering single precision accuracy
+// from tensor cores", 2022).
 
 #include "kernels/gemm_tile.cuh"
 
@@ -180,6 +183,13 @@ struct Tensor {
       const auto a_at = [=](int row, int k) { return slab_at<T, a_k, T::M>(a_slab, row, k); };
       const auto b_at = [=](int row, int k) { return slab_at<T, b_k, T::N>(b_slab, row, k); };
       constexpr int half = Format::k / 2;
+      float slab_sum[tiles_m][tiles_n][4];
+#pragma unroll
+      for (int i = 0; i < tiles_m; ++i)
+#pragma unroll
+        for (int j = 0; j < tiles_n; ++j)
+#pragma unroll
+          for (int word = 0; word < 4; ++word) slab_sum[i][j][word] = 0.0f;
 #pragma unroll
       for (int k = 0; k < T::K; k += Format::k) {
         const int first = k + place_ * Format::per_word;
@@ -204,9 +214,15 @@ struct Tensor {
             for (int part = 0; part < Format::parts; ++part) a[part][word] = parts[part];
           }
 #pragma unroll
-          for (int j = 0; j < tiles_n; ++j) Format::multiply(sum_[i][j], a, b[j]);
+          for (int j = 0; j < tiles_n; ++j) Format::multiply(slab_sum[i][j], a, b[j]);
         }
       }
+#pragma unroll
+      for (int i = 0; i < tiles_m; ++i)
+#pragma unroll
+        for (int j = 0; j < tiles_n; ++j)
+#pragma unroll
+          for (int word = 0; word < 4; ++word) sum_[i][j][word] += slab_sum[i][j][word];
     }
 
     __device__ __forceinline__ void store(float* c) const {

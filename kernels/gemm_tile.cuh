@@ -53,7 +53,9 @@ constexpr int gemm_shared_floats() {
 }
 
 // Asks for one slab: rows [row0, row0 + rows) and terms [k0, k0 + K) of an operand, with zeros
-// beyond its end. `source_row` says which row of the operand stands in a row of the tile, or -1.
+// beyond its end. Operands whose rows do not begin at multiples of 16 bytes are copied by fours of
+// single elements, which takes four times the instructions. `source_row` says which row of the
+// operand stands in a row of the tile, or -1.
 template <class T, bool k_contiguous, int rows, class SourceRow>
 __device__ __forceinline__ void load_slab(float* slab, const float* data, std::int64_t stride,
                                           int row_count, int k_count, int k0, bool aligned,

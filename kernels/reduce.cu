@@ -10,6 +10,7 @@ __global__ void __launch_bounds__(block_threads)
     reduce_all(std::int64_t n, float factor, const float* x, float* y, float* parts,
                unsigned* counter) {
   device::wait_for_producers();
+  device::let_dependents_start();
   const std::int64_t begin = std::int64_t{blockIdx.x} * reduce_chunk;
   const std::int64_t end = min(n, begin + reduce_chunk);
   float sum = 0.0f;
@@ -31,6 +32,7 @@ __global__ void __launch_bounds__(block_threads)
 __global__ void __launch_bounds__(block_threads)
     reduce_rows(std::int64_t rows, std::int64_t columns, float factor, const float* x, float* y) {
   device::wait_for_producers();
+  device::let_dependents_start();
   CUVAE_SHARED(float, parts, [warps_of_block][33]);
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
@@ -71,6 +73,13 @@ struct Broadcast {
   }
 };
 
+struct BroadcastOne {
+  float factor;
+  const float* x;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = *x * factor; }
+};
+
 CudaKernel cuda_reduce(CudaNode& node) {
   const Axis axis = axis_of(node.attrs());
   const Shape x = node.in(0);
@@ -107,9 +116,16 @@ CudaKernel cuda_broadcast(CudaNode& node) {
   const Axis axis = axis_of(node.attrs());
   const Shape full = node.out(0);
   const auto factor = static_cast<float>(node.attrs().real("factor", 1.0));
-  const std::int64_t n = full.elements();
-  const std::int64_t columns = axis == Axis::all ? n : full[1];
-  const std::int64_t rows = axis == Axis::all ? 1 : full[0];
+  if (axis == Axis::all) {
+    const std::int64_t n = full.elements();
+    return [=](const CudaArgs& args) {
+      args.encoder.launch(CUVAE_KERNEL(elementwise<BroadcastOne>),
+                          elementwise_size(args.encoder, n), n,
+                          BroadcastOne{factor, args.in(0), args.out(0)});
+    };
+  }
+  const std::int64_t rows = full[0];
+  const std::int64_t columns = full[1];
   return [=](const CudaArgs& args) {
     args.encoder.launch(CUVAE_KERNEL(elementwise_rows<Broadcast>),
                         rows_size(args.encoder, rows, columns), rows, columns,

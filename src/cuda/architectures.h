@@ -12,4 +12,8 @@ namespace cuvae::cuda {
 // why a GPU of that capability cannot run any, as part of a sentence; empty where it can.
 [[nodiscard]] std::string unsuitable_architecture(std::string_view compiled, int major, int minor);
 
+// The version of the code that runs there: machine code of the highest version that fits, else the
+// highest PTX; 0 where none runs.
+[[nodiscard]] int code_architecture(std::string_view compiled, int major, int minor);
+
 }  // namespace cuvae::cuda

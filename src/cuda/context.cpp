@@ -20,9 +20,15 @@ std::uint64_t next_id() {
   return ++last;
 }
 
-Properties choose(Runtime& runtime, int index) {
+// The context whose GPU is current on this thread; 0 where another may be.
+thread_local std::uint64_t current_context = 0;
+
+Properties choose(Runtime& runtime, int index, int multiprocessors) {
+  current_context = 0;
   runtime.set_device(index);
-  return runtime.properties(index);
+  Properties gpu = runtime.properties(index);
+  if (multiprocessors > 0) gpu.multiprocessors = multiprocessors;
+  return gpu;
 }
 
 }  // namespace
@@ -75,11 +81,12 @@ void Staging::drained() noexcept {
   head_ = 0;
 }
 
-Context::Context(std::unique_ptr<Runtime> runtime, int index, bool programmatic)
+Context::Context(std::unique_ptr<Runtime> runtime, int index, bool programmatic,
+                 int multiprocessors)
     : runtime_(std::move(runtime)),
       index_(index),
       id_(next_id()),
-      gpu_(choose(*runtime_, index)),
+      gpu_(choose(*runtime_, index, multiprocessors)),
       encoder_(*runtime_, gpu_, programmatic),
       staging_(*runtime_),
       fault_codes_(*runtime_, most_faults * sizeof(unsigned), "pinned memory for faults") {
@@ -91,11 +98,9 @@ Context::~Context() {
 }
 
 void Context::enter() {
-  // The current GPU belongs to the thread.
-  thread_local std::uint64_t current = 0;
-  if (current == id_) return;
+  if (current_context == id_) return;
   runtime_->set_device(index_);
-  current = id_;
+  current_context = id_;
 }
 
 Stream& Context::stream(int k) {

@@ -69,7 +69,8 @@ struct Region {
 
 class Context {
  public:
-  Context(std::unique_ptr<Runtime> runtime, int index, bool programmatic);
+  // `multiprocessors`: instead of the GPU's own number, where it is not 0.
+  Context(std::unique_ptr<Runtime> runtime, int index, bool programmatic, int multiprocessors = 0);
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
   ~Context();

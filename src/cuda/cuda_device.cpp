@@ -42,7 +42,7 @@ class CudaDevice final : public Device {
         make_blas_(options.make_blas),
         blas_from_(options.blas_from),
         context_(std::make_shared<cuda::Context>(std::move(runtime), options.index,
-                                                 options.programmatic)) {}
+                                                 options.programmatic, options.multiprocessors)) {}
 
   [[nodiscard]] DeviceInfo info() const override {
     return cuda_device_info(context_->index(), context_->gpu(), context_->runtime().version());

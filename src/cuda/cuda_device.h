@@ -17,6 +17,9 @@ namespace cuvae {
 struct CudaDeviceOptions {
   int index = 0;             // of the GPU
   bool programmatic = true;  // kernels may start before their predecessor has ended (sm_90 and on)
+  // Tests: what kernels are cut for, instead of the GPU's own number; with few of them products
+  // take the largest tiles.
+  int multiprocessors = 0;
   // A library for the products of dense layers that are not fused and have no size below
   // `blas_from`; called when the first of them is met. Null, or a null result: own kernels.
   std::function<std::unique_ptr<cuda::Blas>()> make_blas = {};

@@ -25,6 +25,7 @@ void Encoder::begin(std::string_view node, Runtime::Raw stream, std::span<const 
 }
 
 void Encoder::zero(void* memory, std::size_t bytes) {
+  if (loading_) return;
   runtime_.fill(memory, 0, bytes, stream_);
   overlap_ = false;
   after_kernel_ = false;
@@ -58,12 +59,18 @@ void Encoder::launch_raw(const Kernel& kernel, const LaunchSize& size,
       refuse(fmt::format("{} blocks at once, and {} fit this GPU", blocks, resident));
   }
 
-  if (shared > properties_.shared_bytes_per_block) {
+  // Without being asked, a GPU gives dynamic and static memory together 48 KiB.
+  constexpr std::int64_t most_static = 16 * 1024;
+  if (shared + most_static > properties_.shared_bytes_per_block) {
     const auto known = shared_limits_.find(kernel.function);
     if (known == shared_limits_.end() || known->second < size.shared_bytes) {
       runtime_.set_shared_limit(kernel, size.shared_bytes);
       shared_limits_[kernel.function] = size.shared_bytes;
     }
+  }
+  if (loading_) {
+    runtime_.load(kernel);
+    return;
   }
   const LaunchShape shape{
       .grid = {static_cast<std::uint32_t>(size.blocks_x), static_cast<std::uint32_t>(size.blocks_y),

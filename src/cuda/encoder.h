@@ -17,7 +17,7 @@
 
 namespace cuvae::cuda {
 
-// A kernel with the types of its parameters; made by CUVAE_KERNEL (kernels/device/device.cuh).
+// A kernel with the types of its parameters; made by CUVAE_KERNEL (kernels/launch.cuh).
 template <class... P>
 struct TypedKernel {
   Kernel kernel;
@@ -35,11 +35,12 @@ struct LaunchSize {
 
 class Encoder {
  public:
-  // `programmatic`: whether kernels may overlap at all; never below compute capability 9.0.
+  // `programmatic`: whether kernels may overlap at all. Never where the code that runs is of below
+  // compute capability 9.0: it has no instruction to wait for its producers.
   Encoder(Runtime& runtime, const Properties& properties, bool programmatic = true)
       : runtime_(runtime),
         properties_(properties),
-        programmatic_(programmatic && properties.major >= 9) {}
+        programmatic_(programmatic && runtime.code_architecture(properties) >= 90) {}
 
   [[nodiscard]] const Properties& properties() const noexcept { return properties_; }
 
@@ -70,6 +71,18 @@ class Encoder {
   void zero(void* memory, std::size_t bytes);
 
   // Since the encoder was made.
+  // While it lives, launches only make their kernels ready: what a capture must not meet.
+  class Loading {
+   public:
+    explicit Loading(Encoder& encoder) : encoder_(encoder) { encoder_.loading_ = true; }
+    ~Loading() { encoder_.loading_ = false; }
+    Loading(const Loading&) = delete;
+    Loading& operator=(const Loading&) = delete;
+
+   private:
+    Encoder& encoder_;
+  };
+
   [[nodiscard]] std::int64_t launches() const noexcept { return launches_; }
   // Whether the current node's last work was a kernel: only that lets the next node's kernel start
   // early.
@@ -85,6 +98,7 @@ class Encoder {
   Runtime::Raw stream_ = nullptr;
   std::span<const Access> accesses_;
   bool programmatic_ = true;
+  bool loading_ = false;
   bool overlap_ = false;       // the next launch may start before what stands before it has ended
   bool after_kernel_ = false;  // the current node's last work was a kernel
   std::int64_t launches_ = 0;

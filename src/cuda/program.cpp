@@ -91,6 +91,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
         return;
       }
       if (!executable_) {
+        load();
         Capture capture(runtime(), context_->stream(0));
         encode();
         executable_ = capture.finish().instantiate();
@@ -437,6 +438,14 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       context_->stream(0).wait(streams_[k].joined);
     }
     launches_ = encoder.launches() - before + products_;
+  }
+
+  // Makes the kernels ready: code that is loaded at its first use may not be while a capture is
+  // open.
+  void load() {
+    const Encoder::Loading loading(context_->encoder());
+    for (const Step& step : steps_)
+      if (step.step == 0 && !step.prepared->product) launch(step, 0, false);
   }
 
   void launch(const Step& step, int stream, bool overlaps) {

@@ -53,6 +53,7 @@ std::string_view name_of(Call call) noexcept {
     case Call::occupancy: return "asking for a kernel's occupancy";
     case Call::set_shared_limit: return "raising a kernel's shared memory";
     case Call::launch: return "launching a kernel";
+    case Call::load: return "loading a kernel";
     case Call::release: return "giving a resource back";
   }
   return "an unknown call";
@@ -153,6 +154,10 @@ void Runtime::launch(const Kernel& kernel, const LaunchShape& shape,
   Code code = fault_ ? fault_(Call::launch) : 0;
   if (code == 0) code = do_launch(kernel, shape, arguments, stream);
   if (code != 0) fail(Call::launch, code, launch_text(kernel, shape));
+}
+
+void Runtime::load(const Kernel& kernel) {
+  call(Call::load, kernel.name, [&] { return do_load(kernel); });
 }
 
 DeviceBuffer::DeviceBuffer(Runtime& runtime, std::size_t bytes, std::string_view what)

@@ -95,6 +95,7 @@ enum class Call : std::uint8_t {
   occupancy,
   set_shared_limit,
   launch,
+  load,
   release,  // of any handle; its failures are counted, not thrown
 };
 [[nodiscard]] std::string_view name_of(Call call) noexcept;
@@ -134,6 +135,8 @@ class Runtime {
   // `arguments` point to the kernel's parameters, in order. Throws for an empty grid or block.
   void launch(const Kernel& kernel, const LaunchShape& shape, std::span<void* const> arguments,
               Raw stream);
+  // Makes the kernel's code ready, which may not happen while a capture is open.
+  void load(const Kernel& kernel);
 
   // A named range for profilers, around what is called until range_pop(); nothing where there is no
   // profiler. Ranges nest.
@@ -143,6 +146,11 @@ class Runtime {
   [[nodiscard]] virtual std::string version() const { return {}; }
   // Why the kernels of this build cannot run on such a GPU; empty where they can.
   [[nodiscard]] virtual std::string unsuitable(const Properties&) const { return {}; }
+  // The architecture (90 for sm_90) whose code would run on such a GPU: below its own where only
+  // older code or PTX was compiled.
+  [[nodiscard]] virtual int code_architecture(const Properties& gpu) const {
+    return 10 * gpu.major + gpu.minor;
+  }
 
   void set_fault(Fault fault) { fault_ = std::move(fault); }
   [[nodiscard]] int failed_releases() const noexcept { return failed_releases_; }
@@ -181,6 +189,7 @@ class Runtime {
   virtual Code do_set_shared_limit(const Kernel& kernel, std::size_t bytes) = 0;
   virtual Code do_launch(const Kernel& kernel, const LaunchShape& shape,
                          std::span<void* const> arguments, Raw stream) = 0;
+  virtual Code do_load(const Kernel&) { return 0; }
   // "out of memory (cudaErrorMemoryAllocation)", and what kind of failure it is.
   [[nodiscard]] virtual std::string text_of(Code code) const = 0;
   [[nodiscard]] virtual Failure kind_of(Code code) const noexcept = 0;

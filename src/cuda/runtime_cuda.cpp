@@ -51,6 +51,9 @@ class CudaRuntime final : public Runtime {
   [[nodiscard]] std::string unsuitable(const Properties& gpu) const override {
     return unsuitable_architecture(CUVAE_KERNEL_ARCHITECTURES, gpu.major, gpu.minor);
   }
+  [[nodiscard]] int code_architecture(const Properties& gpu) const override {
+    return cuda::code_architecture(CUVAE_KERNEL_ARCHITECTURES, gpu.major, gpu.minor);
+  }
 
  protected:
   Code do_device_count(int& count) override {
@@ -183,6 +186,10 @@ class CudaRuntime final : public Runtime {
   Code do_set_shared_limit(const Kernel& kernel, std::size_t bytes) override {
     return checked(cudaFuncSetAttribute(
         kernel.function, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  }
+  Code do_load(const Kernel& kernel) override {
+    cudaFuncAttributes attributes;
+    return checked(cudaFuncGetAttributes(&attributes, kernel.function));
   }
   Code do_launch(const Kernel& kernel, const LaunchShape& shape, std::span<void* const> arguments,
                  Raw stream) override {

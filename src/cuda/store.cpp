@@ -17,9 +17,9 @@ const CudaStore::Entry& CudaStore::entry(std::string_view name) const {
   return found->second;
 }
 
-// The entry of that kind, made where it is missing.
-CudaStore::Entry& CudaStore::entry(std::string_view name, DType dtype, const Shape& shape,
-                                   bool zeroed) {
+// The entry of that kind, made where it is missing: zeroed, so that nobody reads what was never
+// written where an upload fails.
+CudaStore::Entry& CudaStore::entry(std::string_view name, DType dtype, const Shape& shape) {
   const auto found = entries_.find(name);
   if (found != entries_.end()) {
     Entry& there = found->second;
@@ -37,7 +37,7 @@ CudaStore::Entry& CudaStore::entry(std::string_view name, DType dtype, const Sha
   fresh.dtype = dtype;
   fresh.shape = shape;
   fresh.memory = DeviceBuffer(context_->runtime(), bytes, fmt::format("`{}`", name));
-  if (zeroed) context_->runtime().fill(fresh.memory.get(), 0, bytes, context_->main());
+  context_->runtime().fill(fresh.memory.get(), 0, bytes, context_->main());
   return entries_.emplace(std::string(name), std::move(fresh)).first->second;
 }
 
@@ -47,12 +47,12 @@ bool CudaStore::has(std::string_view name) const {
 
 void CudaStore::declare(std::string_view name, DType dtype, const Shape& shape) {
   context_->enter();
-  static_cast<void>(entry(name, dtype, shape, true));
+  static_cast<void>(entry(name, dtype, shape));
 }
 
 void CudaStore::write(std::string_view name, const Tensor& tensor) {
   context_->enter();
-  Entry& there = entry(name, tensor.dtype(), tensor.shape(), false);
+  Entry& there = entry(name, tensor.dtype(), tensor.shape());
   there.bound.reset();
   context_->upload(there.memory.get(), tensor.bytes());
 }
@@ -60,7 +60,7 @@ void CudaStore::write(std::string_view name, const Tensor& tensor) {
 void CudaStore::bind(std::string_view name, std::shared_ptr<const Tensor> tensor) {
   if (!tensor) throw Error(Status::usage, fmt::format("no tensor to bind to `{}`", name), "store");
   context_->enter();
-  Entry& there = entry(name, tensor->dtype(), tensor->shape(), false);
+  Entry& there = entry(name, tensor->dtype(), tensor->shape());
   if (there.bound == tensor && !there.updated) return;
   there.bound.reset();
   context_->upload(there.memory.get(), tensor->bytes());

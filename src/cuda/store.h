@@ -43,7 +43,7 @@ class CudaStore final : public Store {
   };
 
   [[nodiscard]] const Entry& entry(std::string_view name) const;
-  Entry& entry(std::string_view name, DType dtype, const Shape& shape, bool zeroed);
+  Entry& entry(std::string_view name, DType dtype, const Shape& shape);
 
   std::shared_ptr<Context> context_;
   std::map<std::string, Entry, std::less<>> entries_;

@@ -1,9 +1,19 @@
 #include "simt/matrix.h"
 
 #include <bit>
+#include <cmath>
 
 namespace cuvae::simt {
 namespace {
+
+// Towards zero: tensor cores do not round to nearest when they add (Fasi, Higham, Mikaitis and
+// Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021), which drifts over long sums.
+float truncated(double x) {
+  const auto nearest = static_cast<float>(x);
+  return std::abs(static_cast<double>(nearest)) > std::abs(x) && std::isfinite(x)
+             ? std::nextafter(nearest, 0.0F)
+             : nearest;
+}
 
 template <int K>
 struct Tiles {
@@ -17,10 +27,15 @@ void multiply(const WarpFragments& warp, const Tiles<K>& tiles) {
   float d[16][8];
   for (int l = 0; l < 32; ++l)
     for (int i = 0; i < 4; ++i) d[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2] = warp[l].d[i];
-  for (int row = 0; row < 16; ++row)
+  for (int row = 0; row < 16; ++row) {
+    double sum[8];
+    for (int column = 0; column < 8; ++column) sum[column] = static_cast<double>(d[row][column]);
     for (int k = 0; k < K; ++k)
       for (int column = 0; column < 8; ++column)
-        d[row][column] += tiles.a[row][k] * tiles.b[k][column];
+        sum[column] +=
+            static_cast<double>(tiles.a[row][k]) * static_cast<double>(tiles.b[k][column]);
+    for (int column = 0; column < 8; ++column) d[row][column] = truncated(sum[column]);
+  }
   for (int l = 0; l < 32; ++l)
     for (int i = 0; i < 4; ++i) warp[l].d[i] = d[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2];
 }

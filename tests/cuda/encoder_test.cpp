@@ -156,5 +156,30 @@ TEST(Architectures, MachineCodeRunsWithinItsMajorVersionAndPtxOnWhatComesLater) 
             "it has compute capability 8.6, and the kernels are compiled for 90-real");
 }
 
+TEST(Architectures, TheCodeThatRunsMayBeOlderThanTheGpu) {
+  EXPECT_EQ(code_architecture("80-real,90-real,100-real,120", 9, 0), 90);
+  EXPECT_EQ(code_architecture("80-real,90-real,100-real,120", 8, 9), 80);
+  EXPECT_EQ(code_architecture("80-real,90-real,100-real,120", 13, 0), 120);
+  EXPECT_EQ(code_architecture("80", 9, 0), 80);  // its PTX
+  EXPECT_EQ(code_architecture("80-real", 9, 0), 0);
+  EXPECT_EQ(code_architecture("80,90-virtual", 10, 0), 90);
+}
+
+// Code of sm_80 has no instruction to wait for its producers.
+class OldCode : public DeferredRuntime {
+ public:
+  [[nodiscard]] int code_architecture(const Properties&) const override { return 80; }
+};
+TEST(EncoderOverlap, OnlyWhereTheCodeThatRunsCanWait) {
+  Properties gpu;
+  gpu.major = 9;
+  DeferredRuntime current;
+  OldCode old;
+  EXPECT_TRUE(Encoder(current, gpu).programmatic());
+  EXPECT_FALSE(Encoder(old, gpu).programmatic());
+  gpu.major = 8;
+  EXPECT_FALSE(Encoder(current, gpu).programmatic());
+}
+
 }  // namespace
 }  // namespace cuvae::cuda

@@ -39,6 +39,11 @@ struct OpOnBackend {
   std::size_t backend;
 };
 
+// GoogleTest and ctest print it.
+void PrintTo(const OpOnBackend& one, std::ostream* out) {
+  *out << one.op << " on " << simt_backends()[one.backend].name;
+}
+
 std::vector<OpOnBackend> combinations() {
   std::vector<OpOnBackend> all;
   for (const OpDef* def : all_ops()) {

@@ -15,6 +15,9 @@ run("configuring" "${CMAKE_COMMAND}" -S "${SOURCE_DIR}" -B "${BINARY_DIR}" -G "$
   "-DCMAKE_CXX_COMPILER=${COMPILER}" -DCMAKE_BUILD_TYPE=RelWithDebInfo
   "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1" -DCUVAE_CUDA=OFF "-DCUVAE_SANITIZE=${SANITIZERS}")
 set(tests test_simt test_kernels)
+if(NOT SANITIZERS STREQUAL "thread")
+  list(APPEND tests test_cuda)
+endif()
 run("building" "${CMAKE_COMMAND}" --build "${BINARY_DIR}" --target ${tests} --parallel ${cores})
 
 set(ENV{ASAN_OPTIONS} "detect_leaks=1:strict_string_checks=1")
@@ -31,4 +34,16 @@ if(setarch AND SANITIZERS STREQUAL "thread")
   endif()
 endif()
 run("test_simt" ${fixed_addresses} "${BINARY_DIR}/tests/simt/test_simt" --gtest_brief=1)
-run("test_kernels" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1)
+if(NOT SANITIZERS STREQUAL "thread")
+  run("test_cuda" "${BINARY_DIR}/tests/cuda/test_cuda" --gtest_brief=1)
+endif()
+run("test_kernels" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1
+  "--gtest_filter=-Mutations.*")
+
+# Reports by the hundred, of which only the first line is read: without symbols and leaks.
+set(ENV{ASAN_OPTIONS} "symbolize=0:detect_leaks=0")
+set(ENV{UBSAN_OPTIONS} "symbolize=0")
+set(ENV{TSAN_OPTIONS} "symbolize=0:halt_on_error=1")
+set(ENV{CUVAE_MUTATION_REPORT} "${BINARY_DIR}/mutations.json")
+run("mutations" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1
+  "--gtest_filter=Mutations.*")
