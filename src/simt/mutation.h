@@ -48,6 +48,39 @@ std::string text_of(const Mutation& mutation);
 // Throws Error(usage) for what is no mutation.
 Mutation parse_mutation(std::string_view text);
 
+// Which waits for events order anything that nothing else orders: of streams, events and the host,
+// told by their addresses.
+class EventWaits {
+ public:
+  void work(const void* stream);  // something is put into it
+  void record(const void* event, const void* stream);
+  void wait(const void* stream, const void* event);
+  void host_waits_for(const void* stream_or_event);
+  void host_waits_for_all();
+  // Numbers of the calls of wait() without which two pieces of work, or the host and one, could
+  // change places.
+  [[nodiscard]] std::vector<std::size_t> needed() const;
+
+ private:
+  using Ancestors = std::vector<std::vector<bool>>;  // [node][node that comes before it]
+  struct Node {
+    std::vector<int> before;
+    bool real;  // work, or the host
+  };
+  struct Wait {
+    int node = -1;
+    int event = -1;  // what it waits for
+  };
+  int add(std::vector<int> before, bool real);
+  [[nodiscard]] int last(const void* stream_or_event) const;
+  // Without the edge of `left_out`.
+  [[nodiscard]] Ancestors ancestors(const Wait& left_out) const;
+  std::vector<Node> nodes_;
+  std::map<const void*, int> last_;
+  std::vector<Wait> waits_;
+  int host_ = -1;
+};
+
 // Says to the runner where the mutation is, and remembers all places where it could have been.
 class Mutator {
  public:
@@ -57,7 +90,8 @@ class Mutator {
   [[nodiscard]] bool in(MutationKind kind, std::string_view kernel);
   [[nodiscard]] bool next_event();
 
-  [[nodiscard]] std::vector<Mutation> places() const { return {places_.begin(), places_.end()}; }
+  [[nodiscard]] std::vector<Mutation> places() const;
+  [[nodiscard]] EventWaits& waits() noexcept { return waits_; }
 
  private:
   [[nodiscard]] bool is(Mutation here);
@@ -71,6 +105,7 @@ class Mutator {
   Mutation mutation_;
   std::set<Mutation> places_;
   std::map<Known, bool> known_;  // what at() has said of them
+  EventWaits waits_;
   std::uint64_t events_ = 0;
 };
 

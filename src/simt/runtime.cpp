@@ -125,6 +125,7 @@ class Runner final : public SimtRuntime {
       std::memset(to, 0xFF, bytes);
     const Code code = put(*state, copy_work(to, from, bytes), false);
     if (code != success || pinned || state->capture) return code;
+    if (mutator_) mutator_->waits().host_waits_for(state);
     return wait_for(state->last);  // into pageable memory: done when the call returns
   }
   Code do_copy_on_device(void* to, const void* from, std::size_t bytes, Raw stream) override {
@@ -156,15 +157,17 @@ class Runner final : public SimtRuntime {
       state->capture->valid = false;
       return capture_unsupported;
     }
+    if (mutator_) mutator_->waits().host_waits_for(state);
     return wait_for(state->last);
   }
   Code do_wait_event(Raw stream, Raw event) override {
     StreamState* state = stream_of(stream);
     const EventState* waited = events_.find(event);
     if (state == nullptr || waited == nullptr) return invalid_resource_handle;
+    if (mutator_) mutator_->waits().wait(state, waited);
     if (mutator_ && mutator_->next_event()) {
       // A stream that begins to capture by this wait does so all the same, before everything.
-      if (!waited->capture || state->capture) return success;
+      if (!waited->capture || state->capture || waited->frontier.empty()) return success;
       const Code code = wait_captured(*state, *waited);
       state->frontier.clear();
       return code;
@@ -195,6 +198,7 @@ class Runner final : public SimtRuntime {
     StreamState* state = stream_of(stream);
     EventState* recorded = events_.find(event);
     if (state == nullptr || recorded == nullptr) return invalid_resource_handle;
+    if (mutator_) mutator_->waits().record(recorded, state);
     if (state->capture) {
       record_event(*recorded, *state);
       return success;
@@ -214,6 +218,7 @@ class Runner final : public SimtRuntime {
       state->capture->valid = false;
       return captured_event;
     }
+    if (mutator_) mutator_->waits().host_waits_for(state);
     return wait_for(state->last);
   }
   Code do_elapsed(Raw start, Raw stop, float& milliseconds) override {
@@ -264,6 +269,7 @@ class Runner final : public SimtRuntime {
       state->capture->valid = false;
       return capture_unsupported;  // graphs within graphs
     }
+    if (mutator_) mutator_->waits().work(state);
     const auto begin = queue_.put(std::make_shared<Work>(), {state->last, graph->last}, false);
     std::vector<OperationPtr> made;
     std::vector<OperationPtr> all{begin};
@@ -340,6 +346,7 @@ class Runner final : public SimtRuntime {
     return finding();
   }
   Code wait_for_all() {
+    if (mutator_) mutator_->waits().host_waits_for_all();
     queue_.wait(nullptr);
     return finding();
   }
@@ -385,6 +392,7 @@ class Runner final : public SimtRuntime {
 };
 
 Runner::Code Runner::put(StreamState& stream, Work work, bool programmatic) {
+  if (mutator_ && work.kind != WorkKind::record) mutator_->waits().work(&stream);
   auto shared = std::make_shared<const Work>(std::move(work));
   if (stream.capture) {
     record(stream, std::move(shared), programmatic);
