@@ -21,6 +21,8 @@ import sys
 import time
 
 SEED = 20
+MODES = ("eager", "compile", "reduce-overhead", "max-autotune", "graph", "compiled-graph")
+GRAPH_STEPS = 20  # whole steps that one replay runs
 
 
 def parse() -> argparse.Namespace:
@@ -28,9 +30,12 @@ def parse() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all cores)")
-    parser.add_argument("--mode", choices=("eager", "compile", "reduce-overhead"), default="eager",
+    parser.add_argument("--mode", choices=MODES, default="eager",
                         help="compile: torch.compile of gather, forward, loss and their backward; "
-                        "reduce-overhead: the same with its CUDA graphs (cuda only)")
+                        "cuda only: reduce-overhead: the same with its CUDA graphs; max-autotune: "
+                        "and with its choice of kernels; graph: eager whole steps, "
+                        f"{GRAPH_STEPS} in one CUDA graph; compiled-graph: the same with the "
+                        "compiled and tuned loss")
     parser.add_argument("--adam", choices=("auto", "fused", "foreach", "single"), default="auto",
                         help="Adam's implementation (auto: the first of them that is supported)")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
@@ -51,8 +56,8 @@ def parse() -> argparse.Namespace:
         parser.error("--threads must not be negative")
     if args.device == "cpu" and args.precision == "tf32":
         parser.error("--precision tf32 needs --device cuda")
-    if args.device == "cpu" and args.mode == "reduce-overhead":
-        parser.error("--mode reduce-overhead needs --device cuda")
+    if args.device == "cpu" and args.mode not in ("eager", "compile"):
+        parser.error(f"--mode {args.mode} needs --device cuda")
     args.threads = args.threads or len(os.sched_getaffinity(0))
     return args
 
@@ -68,8 +73,12 @@ class Peer:
         if args.device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError("PyTorch sees no CUDA device: use --device cpu")
         torch.manual_seed(SEED)
+        # Both ways to say it, whatever the defaults of this version.
         if hasattr(torch, "set_float32_matmul_precision"):
             torch.set_float32_matmul_precision("high" if args.precision == "tf32" else "highest")
+        if args.device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
+            torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
 
         import torch_vae
         self.vae = torch_vae
@@ -85,17 +94,22 @@ class Peer:
         self.order = torch.randperm(args.samples).to(args.device)
         self.position = 0
         self.loss = self.compute_loss
-        if args.mode != "eager":
+        if args.mode not in ("eager", "graph"):
             if not hasattr(torch, "compile"):
                 raise RuntimeError(f"PyTorch {torch.__version__} has no torch.compile: "
                                    "use --mode eager")
+            # Graphs of its own would nest in ours.
             self.loss = torch.compile(self.compute_loss, dynamic=False, mode={
-                "compile": "default", "reduce-overhead": "reduce-overhead"}[args.mode])
+                "compile": "default", "compiled-graph": "max-autotune-no-cudagraphs"}.get(
+                    args.mode, args.mode))
+        self.graphs: dict[tuple[int, int], tuple] = {}  # by steps and batch
         self.warm: set[tuple[str, int]] = set()
         self.products: dict[int, list] = {}
 
     def make_adam(self):
-        choices = {"fused": {"fused": True}, "foreach": {"foreach": True},
+        # Captured steps need the step counters on the device.
+        fast = {"capturable": True} if self.args.device == "cuda" else {}
+        choices = {"fused": {"fused": True, **fast}, "foreach": {"foreach": True, **fast},
                    "single": {"foreach": False}}
         names = list(choices) if self.args.adam == "auto" else [self.args.adam]
         for name in names:
@@ -138,7 +152,51 @@ class Peer:
             reconstruction, kl = self.model(x, eps)
         return reconstruction + kl
 
+    def capture(self, steps: int, batch: int):
+        """A graph of whole steps, and the loss of its last one. Where in the order a step begins is
+        counted on the device; the noise is the graph's own, new in every replay."""
+        torch = self.torch
+        rows = torch.arange(batch, device=self.args.device)
+        start = torch.zeros((), dtype=torch.int64, device=self.args.device)
+
+        def step():
+            index = self.order[(start + rows) % self.args.samples]
+            start.add_(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.loss(index)
+            loss.backward()
+            self.optimizer.step()
+            return loss.detach()
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(5):  # compiles, chooses, allocates
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(steps):
+                loss = step()
+        return graph, loss
+
+    def replay(self, steps: int, batch: int) -> float:
+        """Whole steps by replays; what is left over by a graph of a single one."""
+        loss = None
+        for size in (GRAPH_STEPS, 1):
+            count, steps = divmod(steps, size)
+            if count == 0:
+                continue
+            if (size, batch) not in self.graphs:
+                self.graphs[size, batch] = self.capture(size, batch)
+            graph, loss = self.graphs[size, batch]
+            for _ in range(count):
+                graph.replay()
+        return loss.item()  # waits for the device
+
     def train(self, steps: int, batch: int) -> float:
+        if self.args.mode in ("graph", "compiled-graph"):
+            return self.replay(steps, batch)
         loss = None
         for _ in range(steps):
             if self.position + batch > self.args.samples:
@@ -187,7 +245,7 @@ class Peer:
             return {"error": 'work must be "step" or "gemm"'}
         execute = self.train if work == "step" else self.multiply
         if (work, batch) not in self.warm:
-            execute(20 if batch <= 1024 else 4, batch)
+            execute(GRAPH_STEPS + 1 if batch <= 1024 or "graph" in self.args.mode else 4, batch)
             self.warm.add((work, batch))
         start = time.perf_counter()
         value = execute(steps, batch)

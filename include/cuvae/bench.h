@@ -22,7 +22,8 @@ struct BenchOptions {
   std::int64_t repeats = 0;  // 0: 15 up to batch 1024, else 7
   std::int64_t steps = 0;    // training steps per repeat; 0: what takes about 0.1 s
   std::int64_t epochs = 1;
-  bool peers = false;       // also PyTorch (bench/peers/torch_step.py)
+  bool peers = false;  // also PyTorch and, on a GPU, JAX (bench/peers), in its precision
+  std::vector<std::string> peer_names = {};  // of PeerBench; none: all
   std::string python = {};  // that can import torch; empty: the environment's CUVAE_PEERS_PYTHON
   std::string peers_path = {};  // folder of torch_step.py; empty: CUVAE_PEERS_PATH, else
                                 // bench/peers above the executable or the current directory
@@ -30,7 +31,8 @@ struct BenchOptions {
 };
 
 struct PeerBench {
-  std::string name;    // "pytorch eager", "pytorch compile"
+  std::string name;    // "pytorch eager", "pytorch compile"; on a GPU also "pytorch graph",
+                       // "pytorch compiled graph", "jax scan"
   std::string absent;  // why there is no measurement; empty where there is one
   std::string version;
   double step_ms = 0;
@@ -96,7 +98,7 @@ struct BenchReport {
 };
 
 // The training split may be missing: then `dataset` is 60,000 synthetic images of 28 x 28, seeded
-// and as sparse as MNIST. Errors: Error(usage) for an unknown suite or negative counts.
+// and as sparse as MNIST. Errors: Error(usage) for an unknown suite or peer, or negative counts.
 [[nodiscard]] BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset,
                                 Device& device, const BenchOptions& options);
 

@@ -88,6 +88,37 @@ std::string not_the_peers_model(const Config& config, const InputSpec& input) {
   return {};
 }
 
+struct PeerProgram {
+  const char* name;
+  const char* script;
+  const char* mode;
+};
+std::vector<PeerProgram> peer_programs(bool cuda) {
+  if (!cuda) {
+    return {{"pytorch eager", "torch_step.py", "eager"},
+            {"pytorch compile", "torch_step.py", "compile"}};
+  }
+  return {{"pytorch eager", "torch_step.py", "eager"},
+          {"pytorch compile", "torch_step.py", "max-autotune"},
+          {"pytorch graph", "torch_step.py", "graph"},
+          {"pytorch compiled graph", "torch_step.py", "compiled-graph"},
+          {"jax scan", "jax_step.py", "scan"}};
+}
+
+// Error(usage) for a name that no peer of the device has.
+void check_peers(const std::vector<std::string>& wanted, bool cuda) {
+  const std::vector<PeerProgram> known = peer_programs(cuda);
+  std::string names;
+  for (const PeerProgram& program : known) {
+    names += (names.empty() ? "" : ", ") + std::string(program.name);
+  }
+  for (const std::string& name : wanted) {
+    if (!std::ranges::any_of(known, [&](const PeerProgram& p) { return p.name == name; })) {
+      throw Error(Status::usage, "no peer is called `" + name + "`", "--peer", "use " + names);
+    }
+  }
+}
+
 struct RunningPeer {
   PeerBench result;
   std::unique_ptr<Peer> process;
@@ -111,22 +142,28 @@ std::vector<RunningPeer> start_peers(const Config& config, const InputSpec& inpu
   if (absent.empty() && folder.empty()) {
     absent = "torch_step.py is not found: set CUVAE_PEERS_PATH to the folder bench/peers";
   }
-  for (const char* mode : {"eager", "compile"}) {
+  const bool cuda = device.name.starts_with("cuda");
+  for (const PeerProgram& program : peer_programs(cuda)) {
+    if (!options.peer_names.empty() && !std::ranges::count(options.peer_names, program.name)) {
+      continue;
+    }
     RunningPeer& peer = peers.emplace_back();
-    peer.result.name = std::string("pytorch ") + mode;
+    peer.result.name = program.name;
     peer.result.absent = absent;
     if (!absent.empty()) continue;
     if (options.on_message) options.on_message("starting " + peer.result.name);
+    std::vector<std::string> command = {
+        python,      (folder / program.script).string(),
+        "--device",  cuda ? "cuda" : "cpu",
+        "--threads", std::to_string(std::max(device.threads, 1)),
+        "--mode",    program.mode,
+        "--samples", std::to_string(rows),
+        "--input",   std::to_string(input.features()),
+        "--hidden",  std::to_string(config.model.encoder.layers[0].out),
+        "--latent",  std::to_string(config.model.latent.size)};
+    if (cuda) command.insert(command.end(), {"--precision", config.run.precision});
     try {
-      peer.process = std::make_unique<Peer>(
-          std::vector<std::string>{python, (folder / "torch_step.py").string(), "--device",
-                                   device.name.starts_with("cuda") ? "cuda" : "cpu", "--threads",
-                                   std::to_string(std::max(device.threads, 1)), "--mode", mode,
-                                   "--samples", std::to_string(rows), "--input",
-                                   std::to_string(input.features()), "--hidden",
-                                   std::to_string(config.model.encoder.layers[0].out), "--latent",
-                                   std::to_string(config.model.latent.size)},
-          peer_timeout);
+      peer.process = std::make_unique<Peer>(command, peer_timeout);
       peer.result.version = peer.process->description().value("version", "");
     } catch (const Error& error) {
       peer.result.absent = error.what();
@@ -420,8 +457,9 @@ BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, 
       throw Error(Status::usage, "a count is too small", name, "give a positive number");
     }
   }
-  if (!dataset || !dataset->train) dataset = synthetic_dataset();
   const DeviceInfo info = device.info();
+  check_peers(options.peer_names, info.name.starts_with("cuda"));
+  if (!dataset || !dataset->train) dataset = synthetic_dataset();
   BenchReport report;
   report.suite = options.suite;
   report.device = info.name;

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -17,6 +18,7 @@ struct Options {
   std::string repeats = "0";
   std::string steps = "0";
   bool peers = false;
+  std::vector<std::string> peer_names;
   std::string python;
 };
 
@@ -25,7 +27,8 @@ int run_bench(const Options& options, const Output& output) {
   how.suite = options.suite;
   how.repeats = parse_integer(options.repeats, "--repeats", 0, 100'000);
   how.steps = parse_integer(options.steps, "--steps", 0, 1'000'000'000);
-  how.peers = options.peers;
+  how.peers = options.peers || !options.peer_names.empty();
+  how.peer_names = options.peer_names;
   how.python = options.python;
   how.on_message = [&](const std::string& line) { output.log(line); };
   const Config config = options.config.load();
@@ -62,7 +65,8 @@ Command bench_command() {
                         "step | kernels | epochs | decode; without it the default model's step");
             flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
             flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
-            flags.flag("--peers", options->peers, "measure PyTorch as well");
+            flags.flag("--peers", options->peers, "measure PyTorch and, on a GPU, JAX as well");
+            flags.list("--peer", options->peer_names, "NAME", "only this one; may be repeated");
             flags.value("--python", options->python, "FILE", "a Python that can import torch");
             return [options](const Output& output) { return run_bench(*options, output); };
           }};

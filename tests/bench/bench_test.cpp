@@ -91,6 +91,12 @@ TEST_F(BenchTest, MissingPeersAreAbsentWithTheReason) {
   for (const Json& peer : peers()) {
     EXPECT_NE(peer.at("absent").get<std::string>().find("CUVAE_PEERS_PATH"), std::string::npos);
   }
+  options.peer_names = {"pytorch compile"};
+  ASSERT_EQ(peers().size(), 1U);
+  EXPECT_EQ(peers()[0].at("name"), "pytorch compile");
+  options.peer_names = {"jax scan"};  // a GPU's
+  EXPECT_THROW(static_cast<void>(peers()), Error);
+  options.peer_names.clear();
   // A model that the peers do not build is compared with none of them.
   config.model.likelihood.type = "gaussian";
   EXPECT_EQ(peers().size(), 2U);
