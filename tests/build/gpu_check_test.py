@@ -59,7 +59,7 @@ print(json.dumps(report))
 # GoogleTest as far as the script looks at it; skips.txt and fails.txt hold names.
 TESTS = """
 names = [f"Table/GpuParity.Values/{op}_on_gpu_{p}" for op in ("gather", "linear")
-         for p in ("fp32", "tf32")] + ["Gpu/GpuConformance.AsOnTheRunner/votes", "CudaDevices.Real",
+         for p in ("fp32", "tf32")] + ["Gpu/GpuConformance.AsOnTheRunner/votes", "CudaDevices.TheReal",
                                        "BlasLt.Agrees"]
 if "--gtest_list_tests" in words:
     print("Table/GpuParity.")
@@ -250,7 +250,7 @@ if executor == "eager":
         self.assertIn("not on PATH", self.rows()["memcheck, training, eager"]["reason"])
 
     def test_skipped_tests_and_absent_peers_are_unavailable(self):
-        (self.fakes / "skips.txt").write_text("CudaDevices.Real")
+        (self.fakes / "skips.txt").write_text("CudaDevices.TheReal")
         self.assertEqual(self.run_script("correctness", *self.quick("runtime")).returncode, 0)
         self.assertEqual(self.rows()["runtime"]["status"], "unavailable")
         self.assertIn("the driver is asleep", self.rows()["runtime"]["reason"])
