@@ -208,6 +208,7 @@ void use_everything(Runtime& runtime) {
   runtime.copy_to_device(memory.get(), host.get(), sizeof(int), stream.get());
   static_cast<void>(runtime.occupancy(add_one_kernel, 32, 0));
   runtime.set_shared_limit(add_one_kernel, 16);
+  runtime.load(add_one_kernel);
   void* pointer = memory.get();
   const std::array<void*, 1> arguments{&pointer};
   Capture capture(runtime, stream);
