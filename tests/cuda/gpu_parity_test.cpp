@@ -14,6 +14,9 @@ struct OpOnGpu {
   std::string op;
   std::size_t backend;
 };
+void PrintTo(const OpOnGpu& test, std::ostream* out) {
+  *out << test.op << " on " << gpu_backends()[test.backend].name;
+}
 
 std::vector<OpOnGpu> combinations(bool fused) {
   std::vector<OpOnGpu> all;

@@ -2,6 +2,7 @@
 // What device code may count on, as cases that run on any Runtime: on the SIMT runner in every
 // build of the tests, and on a GPU where there is one, from the same source.
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,10 @@ struct KernelCase {
   std::string (*run)(cuda::Runtime& runtime);  // empty: as it should be
   int major = 8;                               // compute capability at the least
 };
+// The name of a test that is listed.
+inline void PrintTo(const KernelCase& test, std::ostream* out) {
+  *out << test.name;
+}
 
 }  // namespace cuvae::testing
 
