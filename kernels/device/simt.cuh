@@ -44,6 +44,7 @@ extern constinit thread_local Self self;
 struct KernelEntry {
   void (*invoke)(void* const* arguments);
   std::string_view name;  // "gemm<64, 64>"
+  bool local = false;     // in an unnamed namespace: a test's own
   std::size_t parameters = 0;
   const std::size_t* bytes = nullptr;  // of each parameter
   const std::size_t* alignment = nullptr;
@@ -90,12 +91,16 @@ void let_dependents_start(Place at);
 // Kernels -----------------------------------------------------------------------------------------
 
 template <auto K>
-std::string_view kernel_name() {
+std::string_view scoped_kernel_name() {
   std::string_view text = __PRETTY_FUNCTION__;  // "... [with auto K = name; ...]"
   const std::size_t begin = text.find("K = ");
   if (begin != std::string_view::npos) text.remove_prefix(begin + 4);
   const std::size_t end = text.find("; std::");
-  text = text.substr(0, end != std::string_view::npos ? end : text.rfind(']'));
+  return text.substr(0, end != std::string_view::npos ? end : text.rfind(']'));
+}
+template <auto K>
+std::string_view kernel_name() {
+  std::string_view text = scoped_kernel_name<K>();
   for (const std::string_view scope : {"cuvae::gpu_on_simt::", "{anonymous}::"})
     if (text.starts_with(scope)) text.remove_prefix(scope.size());
   return text;
@@ -115,7 +120,12 @@ struct KernelCall<K, void (*)(P...)> {
   }
   static constexpr std::size_t bytes[] = {sizeof(P)..., 0};
   static constexpr std::size_t alignment[] = {alignof(P)..., 0};
-  static inline KernelEntry entry{&invoke, kernel_name<K>(), sizeof...(P), bytes, alignment};
+  static bool is_local() {
+    const std::string_view name = scoped_kernel_name<K>();
+    return name.substr(0, name.find('<')).find("{anonymous}::") != std::string_view::npos;
+  }
+  static inline KernelEntry entry{&invoke, kernel_name<K>(), is_local(), sizeof...(P),
+                                  bytes,   alignment};
   static inline const KernelEntry* const entered = entry.next = enter_kernel(entry);
 };
 

@@ -9,7 +9,7 @@ namespace cuvae::simt {
 void CopyQueue::perform(const Copy& copy) {
   const auto valid = static_cast<std::size_t>(copy.valid_bytes);
   const auto bytes = static_cast<std::size_t>(copy.bytes);
-  std::memcpy(copy.shared, copy.global, valid);
+  if (valid != 0) std::memcpy(copy.shared, copy.global, valid);  // else it may be null
   std::memset(static_cast<std::byte*>(copy.shared) + valid, 0, bytes - valid);
 }
 

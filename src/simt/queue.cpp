@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <optional>
 #include <unordered_set>
+#include <utility>
 
 #include "simt/sanitizer.h"
+#include "simt/tsan_fibers.h"
 
 namespace cuvae::simt {
 namespace {
@@ -72,7 +74,9 @@ Queue::Queue(StreamOrder order, bool programmatic_early, bool check_writes, std:
       check_writes_(check_writes),
       dice_(seed),
       memory_(memory),
-      scheduler_(scheduler) {}
+      scheduler_(scheduler) {
+  if constexpr (with_tsan) host_past_.add_all_before(next_serial());  // other runtimes' are others
+}
 
 Queue::~Queue() {
   drop_all();
@@ -85,7 +89,16 @@ OperationPtr Queue::put(std::shared_ptr<const Work> work, std::vector<OperationP
   for (OperationPtr& before : after)
     if (before) operation->after.push_back(std::move(before));
   operation->programmatic = programmatic;
-  operation->tsan = make_tsan_fiber();
+  if constexpr (with_tsan) {
+    operation->serial = next_serial();
+    operation->past = host_past_;
+    for (const OperationPtr& before : operation->after) {
+      operation->past.add(before->past);
+      operation->past.add(before->serial);
+    }
+    order_after_me(&operation->put_order);
+    operation->tsan = TsanFibers::take(&operation->put_order, host_past_);
+  }
   pending_.push_back(operation);
   return operation;
 }
@@ -101,6 +114,7 @@ void Queue::wait(const Operation* target) {
   if (target == nullptr) {
     while (const OperationPtr operation = next(nullptr)) run(*operation);
     order_me_after(&all_order_);
+    if constexpr (with_tsan) host_past_.add_all_before(next_serial());
     return;
   }
   // Either nothing but what must happen, or what else may.
@@ -111,6 +125,10 @@ void Queue::wait(const Operation* target) {
     run(*operation);
   }
   order_me_after(const_cast<char*>(&target->order));
+  if constexpr (with_tsan) {
+    host_past_.add(target->past);
+    host_past_.add(target->serial);
+  }
 }
 
 OperationPtr Queue::next(const Operation* target) {
@@ -192,8 +210,7 @@ void Queue::ended_here(Operation& operation) {
 void Queue::end(Operation& operation) {
   operation.done = true;
   operation.after.clear();
-  scheduler_.ended_fibers().add(operation.tsan);
-  operation.tsan = nullptr;
+  TsanFibers::give_back(std::exchange(operation.tsan, nullptr), operation.serial);
 }
 
 void Queue::drop_all() {
@@ -230,6 +247,8 @@ void Queue::prepare(Operation& operation) {
   launch->argument_bytes = work.argument_bytes;
   for (const std::size_t offset : work.argument_offsets)
     launch->arguments.push_back(launch->argument_bytes.data() + offset);
+  launch->serial = operation.serial;
+  launch->past = &operation.past;
   operation.launch = std::move(launch);
 }
 
@@ -250,6 +269,7 @@ void Queue::run_kernel(Operation& operation) {
     prepare(*dependent);
     dependent->launch->producers_done = false;
     dependent->launch->producer_order = &operation.launch->done_order;
+    dependent->launch->past = &operation.past;
     dependent->begun = true;
     // It comes after what this one comes after.
     const InThreadOf thread(*dependent, operation.after);

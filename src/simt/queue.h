@@ -12,6 +12,7 @@
 #include "cuda/runtime.h"
 #include "simt/memory.h"
 #include "simt/scheduler.h"
+#include "simt/tsan_fibers.h"
 
 namespace cuvae::simt {
 
@@ -60,8 +61,12 @@ struct Operation {
   bool begun = false;
   bool done = false;
   std::unique_ptr<Launch> launch;
-  void* tsan = nullptr;  // the thread that ThreadSanitizer takes it for
-  char order = 0;
+  // For ThreadSanitizer: the thread that it takes it for, and what has ended before it begins.
+  void* tsan = nullptr;
+  Serial serial = 0;
+  Past past;
+  char put_order = 0;
+  char order = 0;  // released when it is done
 };
 using OperationPtr = std::shared_ptr<Operation>;
 
@@ -105,6 +110,7 @@ class Queue {
   std::vector<OperationPtr> pending_;
   std::string finding_;
   char all_order_ = 0;
+  Past host_past_;  // what the host has waited for
 };
 
 }  // namespace cuvae::simt

@@ -8,7 +8,6 @@
 // memcpy) and inline functions of the standard library remain: Quiet keeps them silent.
 
 #include <cstddef>
-#include <deque>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -132,27 +131,5 @@ inline void* this_tsan_fiber() {
 inline void switch_tsan_fiber(void*) {}
 
 #endif
-
-// ThreadSanitizer gives a destroyed fiber's number to a new one and then takes both for one thread,
-// so the latest ones stay for a while.
-class EndedFibers {
- public:
-  EndedFibers() = default;
-  ~EndedFibers() { keep(0); }
-  EndedFibers(const EndedFibers&) = delete;
-  EndedFibers& operator=(const EndedFibers&) = delete;
-  void add(void* fiber) {
-    if (fiber == nullptr) return;
-    fibers_.push_back(fiber);
-    keep(most);
-  }
-
- private:
-  static constexpr std::size_t most = 1500;
-  void keep(std::size_t count) {
-    for (; fibers_.size() > count; fibers_.pop_front()) destroy_tsan_fiber(fibers_.front());
-  }
-  std::deque<void*> fibers_;
-};
 
 }  // namespace cuvae::simt

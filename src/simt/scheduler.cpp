@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <exception>
 #include <numeric>
+#include <utility>
 
 #include "simt/report.h"
 #include "simt/sanitizer.h"
+#include "simt/tsan_fibers.h"
 
 namespace cuvae::simt {
 namespace {
@@ -14,10 +16,6 @@ namespace {
 constexpr std::size_t mixed_blocks = 4;
 // Threads of a kernel that waits for its producers which are begun before these end.
 constexpr std::size_t early_threads = 4096;
-// Threads of a launch that ThreadSanitizer gets before the first one runs, and ended ones that it
-// keeps (it finds no race with what it has forgotten). It takes 8128 in all.
-constexpr std::size_t tsan_threads = 2048;
-constexpr std::size_t most_ended_tsan_threads = 2048;
 
 }  // namespace
 
@@ -53,14 +51,7 @@ void Scheduler::start(Launch& launch) {
     for (std::size_t i = launch.order.size(); i > 1; --i)
       std::swap(launch.order[i - 1], launch.order[dice_.below(i)]);
   }
-  if (with_tsan) {
-    host_.tsan = this_tsan_fiber();
-    const std::size_t threads =
-        std::min<std::size_t>(launch.blocks,
-                              std::max<std::size_t>(1, tsan_threads / launch.block_threads())) *
-        launch.block_threads();
-    for (std::size_t i = 0; i < threads; ++i) launch.tsan_threads.push_back(make_tsan_fiber());
-  }
+  order_after_me(&launch.start_order);
   launches_.push_back(&launch);
   std::size_t blocks = 1;
   if (launch.cooperative) {
@@ -87,10 +78,12 @@ void Scheduler::finish(Launch& launch) {
   }
   if (!stacks_.intact())
     note("a thread's stack ran over; kernel " + std::string(launch.kernel->name));
-  for (auto& block : launch.resident) spare_.push_back(std::move(block));
+  for (auto& block : launch.resident) {
+    for (Thread& thread : block->threads)
+      TsanFibers::give_back(std::exchange(thread.tsan, nullptr), launch.serial);
+    spare_.push_back(std::move(block));
+  }
   launch.resident.clear();
-  for (void* fiber : launch.tsan_threads) ended_fibers_.add(fiber);
-  launch.tsan_threads.clear();
   if (with_tsan) spare_.clear();  // addresses must not bring their order into the next launch
   std::erase(launches_, &launch);
   if (launches_.empty()) cancelled_ = false;
@@ -154,23 +147,7 @@ void Scheduler::open_block(Launch& launch) {
       if (i % 32 == 0) warp_priority = (dice_.next() & 0x3f) << 47;
       thread.priority = block_priority | warp_priority | (dice_.next() & 0x3f) << 41;
     }
-    if (with_tsan) {
-      if (launch.tsan_used == launch.tsan_threads.size()) {
-        // More than ThreadSanitizer takes at once: these begin after what the launch's maker has
-        // done up to its start, as the others did.
-        void* const here = this_tsan_fiber();
-        while (launch.tsan_ended.size() > most_ended_tsan_threads) {
-          destroy_tsan_fiber(launch.tsan_ended.front());
-          std::erase(launch.tsan_threads, launch.tsan_ended.front());
-          --launch.tsan_used;
-          launch.tsan_ended.erase(launch.tsan_ended.begin());
-        }
-        switch_tsan_fiber(host_.tsan);
-        launch.tsan_threads.push_back(make_tsan_fiber());
-        switch_tsan_fiber(here);
-      }
-      thread.tsan = launch.tsan_threads[launch.tsan_used++];
-    }
+    if constexpr (with_tsan) thread.tsan = TsanFibers::take(&launch.start_order, *launch.past);
     ready_.push(thread);
   }
   if (mutator_ != nullptr) mutate(block);
@@ -316,6 +293,7 @@ void Scheduler::execute(Thread& thread) noexcept {
     cancel();
   }
   order_after_me(&launch.done_order);
+  TsanFibers::give_back(std::exchange(thread.tsan, nullptr), launch.serial);
   running_ = nullptr;
 }
 
@@ -330,7 +308,6 @@ void Scheduler::end(Thread& thread) {
   if (thread.owes_wait) wait(thread);
   thread.copies.finish();
   thread.state = State::done;
-  if (with_tsan) block.launch->tsan_ended.push_back(thread.tsan);
   spins_ = 0;
   --block.live;
   Warp& warp = block.warps[thread.linear / 32];

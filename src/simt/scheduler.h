@@ -43,7 +43,6 @@ class Scheduler {
   // Unwinds all that has begun.
   void abandon();
   void report(const std::string& what) { note(what); }
-  [[nodiscard]] EndedFibers& ended_fibers() noexcept { return ended_fibers_; }
 
   [[nodiscard]] const std::string& finding() const noexcept { return finding_; }
   [[nodiscard]] std::string take_finding() { return std::exchange(finding_, {}); }
@@ -111,7 +110,6 @@ class Scheduler {
   bool cancelled_ = false;
   std::uint64_t spins_ = 0;  // since something last got on
   SchedulerStatistics statistics_;
-  EndedFibers ended_fibers_;
 };
 
 }  // namespace cuvae::simt

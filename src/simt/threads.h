@@ -12,6 +12,7 @@
 #include "simt/async_copy.h"
 #include "simt/fiber.h"
 #include "simt/shared_arena.h"
+#include "simt/tsan_fibers.h"
 
 namespace cuvae::simt {
 
@@ -96,10 +97,11 @@ struct Launch {
   std::uint64_t opened = 0;
   std::uint64_t ended = 0;
   std::vector<std::unique_ptr<Block>> resident;
-  std::vector<void*> tsan_threads;  // made before the first thread runs
-  std::size_t tsan_used = 0;
-  std::vector<void*> tsan_ended;
   bool producers_done = true;
+  // For ThreadSanitizer: which operation it is, and what has ended before its threads begin.
+  Serial serial = 0;
+  const Past* past = nullptr;
+  char start_order = 0;
   char done_order = 0;
   char* producer_order = nullptr;  // done_order of the kernel that it waits for
 

@@ -3,6 +3,7 @@
 #  - launches outside the encoder, and inline assembly and raw shared memory outside kernels/device/
 #    (and src/simt/, which stands in for the device; bench/units/ times instructions that kernels do
 #    not use yet, and may have assembly);
+#  - unnamed namespaces in kernels/: a kernel in one counts as a test's own, and as not our concern;
 #  - includes against the arrows between the folders;
 #  - paths of one machine;
 #  - notes of unfinished work.
@@ -51,6 +52,8 @@ code | check 'a launch outside the encoder' '<<[<]' || found=1
 host_code | except '^bench/units/' | check 'inline assembly outside kernels/device' \
   '(^|[^A-Za-z0-9_"])(asm|__asm|__asm__)[[:space:]]*(volatile|__volatile__|goto|inline)?[[:space:]]*[(]' ||
   found=1
+host_code | { grep -z '^kernels/' || true; } |
+  check 'an unnamed namespace in kernels/' '^namespace[[:space:]]*[{]' || found=1
 host_code | check 'raw shared memory outside kernels/device' '(^|[^A-Za-z0-9_])__shared[_]_' || found=1
 # The areas that each folder may include: its own, and where the arrows between them lead. A public
 # header belongs to the area that it speaks of and includes public ones only; `api` is the interface of devices and programs, which

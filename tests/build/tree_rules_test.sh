@@ -25,6 +25,8 @@ try 1 kernels/dense/a.cuh 'as''m("nop");'
 try 0 kernels/device/a.cuh 'as''m volatile("nop");'
 try 1 kernels/dense/a.cuh '__sha''red__ float tile[32];'
 try 0 kernels/device/a.cuh '__sha''red__ float tile[32];'
+try 1 kernels/dense/a.cu 'namespace {'
+try 0 kernels/dense/a.cu 'namespace dense {'
 mkdir -p "$tree"/src/{base,graph,ops,cpu,cuda,io,model,train,cli} "$tree/include/cuvae"
 try 0 src/train/a.cpp '#include "graph/op.h"'
 try 0 src/cli/a.cpp '#include "cuvae/trainer.h"'

@@ -142,7 +142,8 @@ Workload of_case(const Case& c, const std::string& precision, int multiprocessor
               if (g.inputs[i]) store->write(g.graph[g.inputs[i]].name, inputs[i]);
             const auto program = on.device->compile(g.graph, *store, {.precision = precision});
             Result result;
-            for (int again = 0; again < 2; ++again) {  // counters are as they were
+            for (int again = 0; again < (simt::with_tsan ? 1 : 2);
+                 ++again) {  // counters are as they were
               poison(*program);
               program->run();
               for (const Value output : g.outputs) {
@@ -275,34 +276,44 @@ const Case* largest(const std::string& op, std::int64_t most, const std::string&
 }
 
 std::vector<Workload> workloads() {
+  const bool few = simt::with_tsan;  // half a millisecond for each CUDA thread
   std::vector<Workload> all{of_device_layer(), of_update(), of_chain("rows", 12, 40),
-                            of_chain("cols", 12, 40), of_chain("all", 110, 100)};
+                            of_chain("cols", 12, 40), of_chain("all", few ? 11 : 110, 100)};
+  // Sums over several blocks, of parts that all their warps write.
+  Case tiles = *largest("linear_nll", 1'500);
+  tiles.what = "three_tiles";
+  const Shape shapes[] = {Shape{3, 8}, Shape{70, 8}, Shape{70}, Shape{3, 70}, Shape{3}};
+  for (std::size_t i = 0; i < tiles.inputs.size(); ++i) tiles.inputs[i].shape = shapes[i];
+  all.push_back(of_case(tiles, "fp32", 0));
   for (const OpDef* def : all_ops()) {
     const std::string op(def->name);
     const bool product = op.starts_with("linear");
-    std::set<const Case*> cases{largest(op, product ? 12'000 : 4'000)};
-    if (op == "reduce")
+    std::set<const Case*> cases{largest(op, few ? 1'500 : product ? 12'000 : 4'000)};
+    if (op == "reduce" && few) cases.insert(largest(op, 12'000, "vector_10007"));
+    if (op == "reduce" && !few)
       for (const char* with : {"vector_10007", "_all_", "_rows_", "_cols_"})
         cases.insert(largest(op, 12'000, with));
     for (const Case* c : cases) {
       if (c == nullptr) continue;
       all.push_back(of_case(*c, "fp32", 0));
-      if (!product) continue;
+      if (!product || (few && op != "linear")) continue;
       for (const int multiprocessors : {0, 1}) {
+        if (few && multiprocessors != 0) continue;
         if (multiprocessors != 0) all.push_back(of_case(*c, "fp32", multiprocessors));
         all.push_back(of_case(*c, "tf32", multiprocessors));
         all.push_back(of_case(*c, "bf16", multiprocessors));
       }
     }
   }
-  all.push_back(of_training("fused", {.streams = 1, .exec = "graph"}, 2));
-  all.push_back(of_training("streams", {.steps = 2, .streams = 3, .exec = "graph"}, 4));
-  all.push_back(of_training("unfused", {.streams = 3, .fuse = false, .exec = "eager"}, 2));
+  all.push_back(of_training("fused", {.streams = 1, .exec = "graph"}, few ? 1 : 2));
+  all.push_back(of_training("streams", {.steps = 2, .streams = 3, .exec = "graph"}, 2));
+  all.push_back(of_training("eager", {.streams = 3, .exec = "eager"}, 2));
+  if (!few) all.push_back(of_training("unfused", {.fuse = false, .exec = "graph"}, 2));
   return all;
 }
 
 // The orders, and then some more by chance.
-constexpr int tries = simt_variants + 4;
+constexpr int tries = simt_variants + (simt::with_asan ? 4 : 30);
 SimtOptions options_of(int attempt) {
   if (attempt < simt_variants) return simt_variant(attempt);
   SimtOptions options = simt_variant(attempt % 2 == 0 ? 3 : 4);
@@ -483,15 +494,40 @@ class Mutations : public ::testing::Test {
   std::map<std::string, Place> places_;
 };
 
+// What the plain build has found, if CUVAE_MUTATION_PLAIN names its report. ThreadSanitizer then
+// looks only for the rest, and for what it is made for.
+std::set<std::string> found_by_plain() {
+  std::set<std::string> found;
+  const char* path = std::getenv("CUVAE_MUTATION_PLAIN");
+  std::ifstream file(path != nullptr ? path : "");
+  if (!file) return found;
+  const nlohmann::json report = nlohmann::json::parse(file);
+  for (const auto& finding : report.at("findings"))
+    if (finding.at("by") != "") found.insert(finding.at("mutation"));
+  return found;
+}
+bool is_of_order(MutationKind kind) {
+  switch (kind) {
+    case MutationKind::skip_barrier:
+    case MutationKind::skip_syncwarp:
+    case MutationKind::skip_producer_wait:
+    case MutationKind::skip_acquire:
+    case MutationKind::skip_spin: return true;
+    default: return false;
+  }
+}
+
 TEST_F(Mutations, EachIsFound) {
   const auto begin = std::chrono::steady_clock::now();
   ASSERT_NO_FATAL_FAILURE(learn());
   std::set<MutationKind> kinds;
   nlohmann::json findings = nlohmann::json::array();
   int missed = 0;
+  const std::set<std::string> known = found_by_plain();
   for (const auto& [text, place] : places_) {
     kinds.insert(place.mutation.kind);
-    const Finding finding = simt::with_tsan ? find(place, 3, 2) : find(place, 8, tries);
+    if (simt::with_tsan && known.contains(text) && !is_of_order(place.mutation.kind)) continue;
+    const Finding finding = simt::with_tsan ? find(place, 4, 2) : find(place, 8, tries);
     findings.push_back({{"mutation", text},
                         {"by", finding.by},
                         {"workload", finding.by.empty() ? "" : finding.workload},

@@ -11,6 +11,7 @@ ProcessorCount(cores)
 if(cores EQUAL 0)
   set(cores 2)
 endif()
+math(EXPR cores "(${cores} + 1) / 2")  # two of these run at once
 run("configuring" "${CMAKE_COMMAND}" -S "${SOURCE_DIR}" -B "${BINARY_DIR}" -G "${GENERATOR}"
   "-DCMAKE_CXX_COMPILER=${COMPILER}" -DCMAKE_BUILD_TYPE=RelWithDebInfo
   "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1" -DCUVAE_CUDA=OFF "-DCUVAE_SANITIZE=${SANITIZERS}")
@@ -22,7 +23,7 @@ run("building" "${CMAKE_COMMAND}" --build "${BINARY_DIR}" --target ${tests} --pa
 
 set(ENV{ASAN_OPTIONS} "detect_leaks=1:strict_string_checks=1")
 set(ENV{UBSAN_OPTIONS} "print_stacktrace=1")
-set(ENV{TSAN_OPTIONS} "halt_on_error=1")
+set(ENV{TSAN_OPTIONS} "halt_on_error=1:history_size=0")
 # ThreadSanitizer of this compiler cannot place its shadow where the kernel randomises addresses
 # with more bits than it knows of.
 set(fixed_addresses "")
@@ -37,13 +38,17 @@ run("test_simt" ${fixed_addresses} "${BINARY_DIR}/tests/simt/test_simt" --gtest_
 if(NOT SANITIZERS STREQUAL "thread")
   run("test_cuda" "${BINARY_DIR}/tests/cuda/test_cuda" --gtest_brief=1)
 endif()
-run("test_kernels" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1
-  "--gtest_filter=-Mutations.*")
+# In two processes: ThreadSanitizer gets slower with every thread that there ever was.
+foreach(filter "Table/*" "-Table/*:Mutations.*")
+  run("test_kernels" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1
+    "--gtest_filter=${filter}")
+endforeach()
 
 # Reports by the hundred, of which only the first line is read: without symbols and leaks.
 set(ENV{ASAN_OPTIONS} "symbolize=0:detect_leaks=0")
 set(ENV{UBSAN_OPTIONS} "symbolize=0")
-set(ENV{TSAN_OPTIONS} "symbolize=0:halt_on_error=1")
+set(ENV{TSAN_OPTIONS} "symbolize=0:halt_on_error=1:history_size=0")
+set(ENV{CUVAE_MUTATION_PLAIN} "${BINARY_DIR}/../mutations.json")
 set(ENV{CUVAE_MUTATION_REPORT} "${BINARY_DIR}/mutations.json")
 run("mutations" ${fixed_addresses} "${BINARY_DIR}/tests/kernels/test_kernels" --gtest_brief=1
   "--gtest_filter=Mutations.*")

@@ -11,6 +11,7 @@
 #include "simt/environment.h"
 #include "simt/launching.h"
 #include "simt/runtime.h"
+#include "simt/sanitizer.h"
 
 namespace CUVAE_KERNELS {
 namespace {
@@ -76,11 +77,13 @@ TEST(Mutation, IsMadeAtItsPlaceOnly) {
   });
   ASSERT_NE(barrier, places.end());
   EXPECT_NE(barrier->place.find("tests/simt/mutation_parts_test.cpp:"), std::string::npos);
-  EXPECT_NE(turned({.mutation = *barrier}), right);
-  EXPECT_NE(turned({.mutation = {.kind = MutationKind::skip_barrier, .place = {}}}), right);
   EXPECT_EQ(turned({.mutation = {.kind = MutationKind::skip_barrier, .place = "elsewhere:1"}}),
             right);
-  EXPECT_NE(turned({.mutation = {.kind = MutationKind::shift_thread, .place = {}}}), right);
+  if (!with_tsan) {  // which ends the program at the first race
+    EXPECT_NE(turned({.mutation = *barrier}), right);
+    EXPECT_NE(turned({.mutation = {.kind = MutationKind::skip_barrier, .place = {}}}), right);
+    EXPECT_NE(turned({.mutation = {.kind = MutationKind::shift_thread, .place = {}}}), right);
+  }
   // One block: none to be taken for another.
   EXPECT_TRUE(std::none_of(places.begin(), places.end(), [](const Mutation& place) {
     return place.kind == MutationKind::shift_block || place.kind == MutationKind::drop_event;

@@ -20,6 +20,7 @@
 #include "simt/runtime.h"
 #include "simt/sanitizer.h"
 #include "simt/shared_arena.h"
+#include "simt/tsan_fibers.h"
 
 namespace CUVAE_KERNELS {
 namespace {
@@ -265,6 +266,29 @@ TEST(Speed, IsPrinted) {
            {.grid = {16, 1, 1}, .block = {256, 1, 1}}, nullptr, sums.get());
   });
   EXPECT_EQ(sums.values(), std::vector<int>(16 * 256, 4950));
+}
+
+TEST(Past, KnowsWhatHasEnded) {
+  Past past;
+  EXPECT_FALSE(past.contains(0));
+  past.add(7);
+  past.add(4);
+  EXPECT_TRUE(past.contains(4) && past.contains(7));
+  EXPECT_FALSE(past.contains(3) || past.contains(5) || past.contains(8));
+  Past other;
+  other.add_all_before(4);
+  other.add(9);
+  past.add(other);
+  EXPECT_TRUE(past.contains(0) && past.contains(3) && past.contains(4) && past.contains(7) &&
+              past.contains(9));
+  EXPECT_FALSE(past.contains(5) || past.contains(6) || past.contains(8) || past.contains(10));
+  past.add(2);  // known
+  past.add_all_before(20);
+  EXPECT_TRUE(past.contains(19));
+  EXPECT_FALSE(past.contains(20));
+  past.add_all_before(6);
+  EXPECT_TRUE(past.contains(19));
+  EXPECT_FALSE(past.contains(20));
 }
 
 }  // namespace
