@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "cuda/blas.h"
 #include "cuda/devices.h"
@@ -149,6 +150,7 @@ class LtPlan final : public Blas::Plan {
     check(library_.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                   &most_workspace, sizeof most_workspace),
           "choosing an algorithm");
+    // It takes operands and workspace to be aligned to 256 bytes; those of programs are.
     // Partial sums are added in a fixed order, never into the result as they come.
     const std::uint32_t schemes =
         CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;

@@ -36,7 +36,7 @@ struct CudaNode {
   // Inputs that the first launch reads before it waits for its producers, if CudaArgs::early says
   // that it may.
   std::vector<int> early_inputs = {};
-  // Which of several ways the preparation chose, for the record of a run: "tile 64x64x16, tf32".
+  // Which of several ways the preparation chose, for the record of a run: "tile 64x64x32, tf32".
   // Results depend on it bit for bit; empty where there is no choice.
   std::string algorithm = {};
 

@@ -12,6 +12,7 @@
 #include <map>
 #include <random>
 
+#include "base/tolerance.h"
 #include "cpu/cpu_device.h"
 #include "cuda/cuda_device.h"
 #include "cuda/devices.h"
@@ -101,8 +102,10 @@ TEST(Blas, TakesThePlaceOfKernelsFromASizeOn) {
         for (const auto* each : {&library, &own}) {
           const Tensor& got = each->at(name);
           ASSERT_EQ(got.shape(), wanted.shape());
-          for (std::int64_t i = 0; i < wanted.elements(); ++i)
-            ASSERT_TRUE(std::abs(got.item(i) - wanted.item(i)) <= 2e-6 * 33) << name << " " << i;
+          const Comparison outcome =
+              compare_elements(got.as<double>(), wanted.as<double>(),
+                               tolerance(DType::f32, 33, std::sqrt(33.0)));  // of up to 33 terms
+          ASSERT_TRUE(outcome.passed) << name << ": " << outcome.str();
         }
     }
 }

@@ -17,13 +17,15 @@ const std::string& no_gpu() {
 const std::vector<Backend>& gpu_backends() {
   static const std::vector<Backend> all = [] {
     std::vector<Backend> list;
-    const auto add = [&](const char* precision, Rounding rounding) {
+    const auto add = [&](const char* precision, Rounding rounding, int multiprocessors) {
       Backend backend;
       backend.name = std::string("gpu ") + precision;
+      if (multiprocessors != 0) backend.name += " for " + std::to_string(multiprocessors);
       backend.variants = {0, 1, 2};
-      backend.make_device = [](int variant) {
+      backend.make_device = [multiprocessors](int variant) {
         CudaDeviceOptions options;
         options.programmatic = variant != 1;
+        options.multiprocessors = multiprocessors;
         return make_cuda_device(open_cuda_runtime(0), *cuda::compiled_kernels(), options);
       };
       backend.poison = [](Program& program) {
@@ -33,9 +35,11 @@ const std::vector<Backend>& gpu_backends() {
       backend.rounding = rounding;
       list.push_back(std::move(backend));
     };
-    add("fp32", nullptr);
-    add("tf32", round_to_tf32);
-    add("bf16", round_to_bf16);
+    for (const int multiprocessors : {0, 8, 1}) {
+      add("fp32", nullptr, multiprocessors);
+      add("tf32", round_to_tf32, multiprocessors);
+      add("bf16", round_to_bf16, multiprocessors);
+    }
     return list;
   }();
   return all;

@@ -13,7 +13,8 @@ namespace cuvae::testing {
 // Why there is no such GPU; empty where there is one. Asked once.
 const std::string& no_gpu();
 
-// fp32, tf32 and bf16 on the GPU. Making the list touches no GPU; opening a device does. Variants:
+// fp32, tf32 and bf16 on the GPU, as it is and with products cut for 8 multiprocessors and for 1,
+// which take the larger tiles. Making the list touches no GPU; opening a device does. Variants:
 // 0 as programs run, 1 without programmatic launches, 2 as 0 once more. None may differ by a bit.
 const std::vector<Backend>& gpu_backends();
 
