@@ -17,7 +17,9 @@ DriverState query_driver() noexcept {
 }
 
 std::unique_ptr<Runtime> make_runtime() {
-  return simt::make_simt_runtime(simt::options_of_environment());
+  simt::SimtOptions options = simt::options_of_environment();
+  options.say_mutation = true;
+  return simt::make_simt_runtime(options);
 }
 
 const KernelTable* compiled_kernels() noexcept {

@@ -45,13 +45,14 @@ Mutation parse_mutation(std::string_view text) {
       return {kind, at == std::string_view::npos ? "" : std::string(text.substr(at + 1))};
     mend.append(" ").append(name);
   }
-  throw Error(Status::usage, "no mutation: '" + std::string(text) + "'", {}, mend);
+  throw Error(Status::usage, "there is no mutation '" + std::string(text) + "'", "mutation", mend);
 }
 
 bool Mutator::is(Mutation here) {
   const bool hit =
       here.kind == mutation_.kind && (mutation_.place.empty() || mutation_.place == here.place);
   places_.insert(std::move(here));
+  if (hit) met_ = true;
   return hit;
 }
 
@@ -71,8 +72,10 @@ bool Mutator::in(MutationKind kind, std::string_view kernel) {
 
 bool Mutator::next_event() {
   const std::string number = std::to_string(events_++);
-  return mutation_.kind == MutationKind::drop_event &&
-         (mutation_.place.empty() || mutation_.place == number);
+  const bool hit = mutation_.kind == MutationKind::drop_event &&
+                   (mutation_.place.empty() || mutation_.place == number);
+  if (hit) met_ = true;
+  return hit;
 }
 
 std::vector<Mutation> Mutator::places() const {

@@ -85,6 +85,8 @@ class EventWaits {
 class Mutator {
  public:
   explicit Mutator(Mutation mutation) : mutation_(std::move(mutation)) {}
+  // Whether the mutation was made anywhere.
+  [[nodiscard]] bool met() const noexcept { return met_; }
 
   [[nodiscard]] bool at(MutationKind kind, const Place& place);
   [[nodiscard]] bool in(MutationKind kind, std::string_view kernel);
@@ -107,6 +109,7 @@ class Mutator {
   std::map<Known, bool> known_;  // what at() has said of them
   EventWaits waits_;
   std::uint64_t events_ = 0;
+  bool met_ = false;
 };
 
 }  // namespace cuvae::simt

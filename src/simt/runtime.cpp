@@ -1,6 +1,7 @@
 #include "simt/runtime.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <unordered_map>
 
@@ -45,10 +46,21 @@ class Runner final : public SimtRuntime {
                    static_cast<std::size_t>(chip_.properties.shared_bytes_per_block_optin),
                    options.switching, mutator_.get()),
         queue_(options.streams, options.programmatic_early, options.check_writes, options.seed,
-               memory_, scheduler_) {
+               memory_, scheduler_),
+        said_mutation_(options.say_mutation && options.mutation.kind != MutationKind::none
+                           ? simt::text_of(options.mutation)
+                           : "") {
     chip_.properties.memory_bytes = memory_.capacity();
     if (options.multiprocessors > 0) chip_.properties.multiprocessors = options.multiprocessors;
   }
+
+  ~Runner() override {
+    if (said_mutation_.empty() || statistics().threads == 0) return;
+    std::fprintf(stderr, "cuvae-simt: mutation %s: %s\n", said_mutation_.c_str(),
+                 mutator_->met() ? "made" : "no kernel came to such a place, nothing was changed");
+  }
+  Runner(const Runner&) = delete;
+  Runner& operator=(const Runner&) = delete;
 
   Live live() const override {
     return {memory_.allocations(), pinned_.allocations(), streams_.size(),
@@ -381,6 +393,7 @@ class Runner final : public SimtRuntime {
   std::unique_ptr<Mutator> mutator_;
   Scheduler scheduler_;
   Queue queue_;
+  std::string said_mutation_;
   StreamState default_stream_;
   Handles<StreamState> streams_;
   Handles<EventState> events_;

@@ -30,8 +30,9 @@ struct SimtOptions {
   std::int64_t memory_bytes = 0;  // 0: as the chip has
   int multiprocessors = 0;        // 0: as the chip has
   Switching switching = best_switching;
-  Mutation mutation = {};    // a bug that is to be in the kernels
-  bool list_places = false;  // for places()
+  Mutation mutation = {};     // a bug that is to be in the kernels
+  bool list_places = false;   // for places()
+  bool say_mutation = false;  // at the end, on standard error, whether a kernel had a place for it
 };
 
 // What was made and not given back.

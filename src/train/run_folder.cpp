@@ -178,8 +178,8 @@ MetricsLine parse_metrics_line(const nlohmann::json& line, std::string_view wher
     line.at("seconds").get_to(parsed.seconds);
     return parsed;
   } catch (const nlohmann::json::exception&) {
-    throw Error(Status::input, "a line that is no metrics of cuvae: " + printable(line.dump()),
-                where, "remove that line or restore the file");
+    throw Error(Status::input, "a line that is no metrics of cuvae", where,
+                "remove that line or restore the file");
   }
 }
 

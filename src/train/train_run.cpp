@@ -262,13 +262,16 @@ class TrainRun {
       }
     }
 
-    // A run resumed at its end, or interrupted between evaluations, still reports where it stands.
     report.train = trainer_->epoch_metrics();
-    report.test = test_ && test_step_ == trainer_->step() ? test_ : trainer_->evaluate_test();
+    if (test_ && test_step_ == trainer_->step())
+      report.test = test_;
+    else if (!report.interrupted)  // a run resumed at its end still reports where it stands
+      report.test = trainer_->evaluate_test();
     report.epochs = trainer_->epoch();
     report.steps = trainer_->step();
     report.seconds = seconds;
     report.samples_per_second = seconds > 0 ? static_cast<double>(samples) / seconds : 0.0;
+    if (report.interrupted) return report;  // at once: evaluation and pictures can take long
     write_model(folder_.model(), *trainer_);
     LoadedRun finished(folder_.path, *device_);
     write_pictures(finished, *dataset_, folder_);
