@@ -28,10 +28,14 @@ struct Scale {
   }
 };
 
+// The value, times *scheduled where there is one.
 struct Fill {
   float value;
+  const float* scheduled;
   float* y;
-  __device__ void operator()(std::int64_t i) const { y[i] = value; }
+  __device__ void operator()(std::int64_t i) const {
+    y[i] = scheduled != nullptr ? value * *scheduled : value;
+  }
 };
 
 struct Copy {
@@ -71,9 +75,12 @@ CudaKernel cuda_scale(CudaNode& node) {
 CudaKernel cuda_fill(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   const auto value = static_cast<float>(node.attrs().real("value"));
+  const bool has_hyper = node.has(0);
+  const std::int64_t slot = has_hyper ? node.attrs().integer("slot") : 0;
   return [=](const CudaArgs& args) {
+    const float* scheduled = has_hyper ? hyper_row(args, 0) + slot : nullptr;
     args.encoder.launch(CUVAE_KERNEL(elementwise<Fill>), elementwise_size(args.encoder, n), n,
-                        Fill{value, args.out(0)});
+                        Fill{value, scheduled, args.out(0)});
   };
 }
 

@@ -27,8 +27,8 @@ struct GaussianKlGrad {
     const float scale = dkl[b];
     const float m = mean[i];
     const float v = logvar[i];
-    dmean[i] = scale * m;
-    dlogvar[i] = scale * (0.5f * expm1f(v));
+    dmean[i] = gaussian_kl_dmean(scale, m);
+    dlogvar[i] = gaussian_kl_dlogvar(scale, v);
   }
 };
 

@@ -10,4 +10,12 @@ __device__ __forceinline__ float gaussian_kl_term(float mean, float logvar) {
   return 0.5f * (mean * mean + (expm1f(logvar) - logvar));
 }
 
+// Its derivatives, times that of the row's KL.
+__device__ __forceinline__ float gaussian_kl_dmean(float dkl, float mean) {
+  return dkl * mean;
+}
+__device__ __forceinline__ float gaussian_kl_dlogvar(float dkl, float logvar) {
+  return dkl * (0.5f * expm1f(logvar));
+}
+
 }  // namespace CUVAE_KERNELS

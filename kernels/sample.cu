@@ -44,7 +44,7 @@ struct SampleGrad {
   const float* logvar;
   float* dlogvar;
   __device__ void operator()(std::int64_t i) const {
-    dlogvar[i] = dz[i] * (eps[i] * (0.5f * expf(0.5f * logvar[i])));
+    dlogvar[i] = sample_dlogvar(dz[i], eps[i], logvar[i]);
   }
 };
 

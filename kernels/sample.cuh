@@ -16,5 +16,9 @@ inline Draws prepare_draws(const CudaNode& node, std::int64_t d) {
 __device__ __forceinline__ float reparameterise(float mean, float logvar, float eps) {
   return fmaf(eps, expf(0.5f * logvar), mean);
 }
+// What it passes on to logvar.
+__device__ __forceinline__ float sample_dlogvar(float dz, float eps, float logvar) {
+  return dz * (eps * (0.5f * expf(0.5f * logvar)));
+}
 
 }  // namespace CUVAE_KERNELS

@@ -9,6 +9,7 @@ set(CUVAE_KERNEL_SOURCES
   gaussian_kl.cu
   gemm.cu
   linear.cu
+  linear_dgrad_sample_kl.cu
   linear_nll.cu
   linear_sample_kl.cu
   linear_wgrad_adam.cu

@@ -42,9 +42,12 @@ template <class T>
 CpuKernel<T> cpu_fill(CpuNode& node) {
   const std::int64_t n = node.out(0).elements();
   const T value = static_cast<T>(node.attrs().real("value"));
+  const bool scheduled = node.has(0);
+  const std::int64_t slot = scheduled ? node.attrs().integer("slot") : 0;
   return [=](const CpuArgs<T>& args) {
+    const T total = scheduled ? value * hyper_row(args, 0)[slot] : value;
     for_elements(args.team, n, [&](std::int64_t i, std::int64_t end) {
-      args.loops.fill(end - i, value, args.out(0) + i);
+      args.loops.fill(end - i, total, args.out(0) + i);
     });
   };
 }

@@ -28,6 +28,15 @@ Value input(const Node& node, std::size_t i) {
   return i < node.inputs.size() ? node.inputs[i] : Value{};
 }
 
+std::string sizes_text(const Shape& shape) {  // as attributes say it: "128,784"
+  std::string text;
+  for (const std::int64_t size : shape.dims()) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(size);
+  }
+  return text;
+}
+
 class Fuser {
  public:
   Fuser(const Graph& graph, const FuseOptions& options)
@@ -38,10 +47,12 @@ class Fuser {
   Rewritten run() {
     using Pattern = std::optional<Group> (Fuser::*)(std::int32_t) const;
     std::vector<Pattern> patterns;
+    if (options_.constants) patterns.push_back(&Fuser::constant);
     if (options_.linear_activation) patterns.push_back(&Fuser::linear_activation);
     if (options_.linear_sample_kl) patterns.push_back(&Fuser::linear_sample_kl);
     if (options_.linear_nll) patterns.push_back(&Fuser::linear_nll);
     if (options_.linear_dgrad_activation) patterns.push_back(&Fuser::linear_dgrad_activation);
+    if (options_.linear_dgrad_sample_kl) patterns.push_back(&Fuser::linear_dgrad_sample_kl);
     if (options_.linear_wgrad_adam) patterns.push_back(&Fuser::linear_wgrad_adam);
     for (std::int32_t n = 0; n < static_cast<std::int32_t>(graph_.nodes().size()); ++n)
       for (const Pattern pattern : patterns)
@@ -138,6 +149,45 @@ class Fuser {
     return false;
   }
 
+  // fill -> scale, broadcast, again and again
+  struct Constant {
+    double value;
+    Value hyper;
+    std::int64_t slot;
+  };
+  std::optional<Constant> constant_of(Value value) const {
+    const std::int32_t n = graph_[value].producer;
+    if (n < 0) return {};
+    const Node& made = node(n);
+    const auto with = [&](double factor, Value hyper) -> Constant {
+      return {factor, hyper, hyper ? made.attrs.integer("slot") : 0};
+    };
+    if (made.op == Op::fill) return with(made.attrs.real("value"), input(made, 0));
+    if (made.op != Op::scale && made.op != Op::broadcast) return {};
+    auto constant = constant_of(made.inputs[0]);
+    if (!constant) return {};
+    if (const Value hyper = input(made, 1)) {
+      if (constant->hyper) return {};  // a product of two
+      constant = with(constant->value, hyper);
+    }
+    constant->value *= made.attrs.real("factor", 1.0);
+    return constant;
+  }
+  std::optional<Group> constant(std::int32_t n) const {
+    const Node& last = node(n);
+    if (last.op != Op::scale && last.op != Op::broadcast) return {};
+    const auto made = constant_of(last.outputs[0]);
+    if (!made) return {};
+    Group group{{n}, Op::fill, last.name, {}, last.outputs, {}};
+    group.attrs.set("shape", sizes_text(graph_[last.outputs[0]].shape));
+    group.attrs.set("value", made->value);
+    if (made->hyper) {
+      group.inputs.push_back(made->hyper);
+      group.attrs.set("slot", made->slot);
+    }
+    return group;
+  }
+
   // linear -> activation
   std::optional<Group> linear_activation(std::int32_t n) const {
     const Node& linear = node(n);
@@ -227,6 +277,46 @@ class Fuser {
                 node(a).name,    dgrad.inputs,
                 node(a).outputs, node(a).attrs};
     group.inputs.push_back(input(node(a), 1));
+    return group;
+  }
+
+  // linear_dgrad -> gradients of sample and KL, added -> bound_logvar's -> both halves side by side
+  std::optional<Group> linear_dgrad_sample_kl(std::int32_t n) const {
+    const Node& dgrad = node(n);
+    if (dgrad.op != Op::linear_dgrad) return {};
+    const Value dz = dgrad.outputs[0];
+    const std::int32_t s = reader(dz, Op::sample_grad);
+    if (s < 0) return {};
+    // The sum of `value` and an output of a gaussian_kl_grad: {sum, the latter's number}.
+    const auto with_kl = [&](Value value, std::size_t output) -> std::pair<Value, std::int32_t> {
+      for (const std::size_t slot : {0U, 1U}) {
+        const std::int32_t sum = reader(value, Op::add, slot);
+        if (sum < 0) continue;
+        const Value other = input(node(sum), 1 - slot);
+        const std::int32_t kl = graph_[other].producer;
+        if (kl >= 0 && node(kl).op == Op::gaussian_kl_grad && node(kl).outputs[output] == other)
+          return {node(sum).outputs[0], kl};
+      }
+      return {Value{}, -1};
+    };
+    const auto [dmean, k] = with_kl(dz, 0);
+    const auto [dlogvar, same] = with_kl(node(s).outputs[0], 1);
+    if (k < 0 || k != same) return {};
+    const Value logvar = input(node(s), 2);
+    if (input(node(k), 2) != logvar) return {};
+    const std::int32_t a = reader(dlogvar, Op::activation_grad);
+    if (a < 0 || node(a).attrs.text("kind") != "bound_logvar" || input(node(a), 1) != logvar)
+      return {};
+    const std::int32_t c = reader(dmean, Op::concat);
+    if (c < 0 || node(c).inputs != std::vector<Value>{dmean, node(a).outputs[0]}) return {};
+    Group group{{n, s, k, graph_[dmean].producer, graph_[dlogvar].producer, a, c},
+                Op::linear_dgrad_sample_kl,
+                node(c).name,
+                dgrad.inputs,
+                node(c).outputs,
+                {}};
+    for (const Value in : {input(node(s), 1), input(node(k), 1), logvar, input(node(k), 0)})
+      group.inputs.push_back(in);
     return group;
   }
 

@@ -14,10 +14,12 @@ struct Rewritten {
 };
 
 struct FuseOptions {
+  bool constants = true;  // what is made of fill nodes alone becomes one
   bool linear_activation = true;
   bool linear_sample_kl = true;
   bool linear_nll = true;
   bool linear_dgrad_activation = true;
+  bool linear_dgrad_sample_kl = true;
   bool linear_wgrad_adam = true;
 };
 

@@ -25,19 +25,24 @@ void mul_gradient(GradientContext& g) {
   if (g.needs(1)) g.set(1, g.graph.apply("mul", g.name("db"), {g.grad_out(0), g.in(0)}));
 }
 
+// The column `slot` of the hyper-parameters, where they are given as that input.
+void expect_slot(const InferContext& c, int hyper) {
+  if (c.has(hyper)) {
+    expect_hyper(c, hyper);
+    const std::int64_t slot = c.attrs().integer("slot");
+    if (slot < 0 || slot >= c.shape(hyper)[1])
+      c.fail(fmt::format("slot {} is not a column of the hyper-parameters {}", slot,
+                         c.shape(hyper).str()));
+  } else if (c.attrs().has("slot")) {
+    c.fail("a slot, but no hyper-parameters", fmt::format("give them as input {}", hyper));
+  }
+}
+
 std::vector<OutputSpec> scale_infer(const InferContext& c) {
   c.inputs(1, 2);
   c.expect(0, DType::f32);
   static_cast<void>(c.attrs().real("factor", 1.0));
-  if (c.has(1)) {
-    expect_hyper(c, 1);
-    const std::int64_t slot = c.attrs().integer("slot");
-    if (slot < 0 || slot >= c.shape(1)[1])
-      c.fail(fmt::format("slot {} is not a column of the hyper-parameters {}", slot,
-                         c.shape(1).str()));
-  } else if (c.attrs().has("slot")) {
-    c.fail("a slot, but no hyper-parameters", "give them as the second input");
-  }
+  expect_slot(c, 1);
   return {{"", DType::f32, c.shape(0)}};
 }
 
@@ -46,8 +51,9 @@ void scale_gradient(GradientContext& g) {
 }
 
 std::vector<OutputSpec> fill_infer(const InferContext& c) {
-  c.inputs(0);
+  c.inputs(0, 1);
   if (!std::isfinite(c.attrs().real("value"))) c.fail("the value is not finite");
+  expect_slot(c, 0);
   return {{"", DType::f32, shape_of(c.attrs())}};
 }
 
@@ -61,6 +67,7 @@ constexpr Slots alias_0[] = {{0, 0}};
 constexpr Slots alias_01[] = {{0, 0}, {0, 1}};
 constexpr int detach_constants[] = {0};
 constexpr int scale_constants[] = {1};
+constexpr int fill_constants[] = {0};
 
 }  // namespace
 
@@ -89,9 +96,11 @@ constinit const OpDef op_scale = {.op = Op::scale,
                                   .constant_inputs = scale_constants};
 constinit const OpDef op_fill = {.op = Op::fill,
                                  .name = "fill",
-                                 .doc = "a constant",
+                                 .doc = "value * hyper[step, slot]",
                                  .infer = fill_infer,
-                                 .cost = elementwise<0>};
+                                 .cost = elementwise<0>,
+                                 .hyper_input = 0,
+                                 .constant_inputs = fill_constants};
 constinit const OpDef op_detach = {.op = Op::detach,
                                    .name = "detach",
                                    .doc = "x; no gradient flows through",

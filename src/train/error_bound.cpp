@@ -111,8 +111,8 @@ class Propagation {
 
   void visit(const Node& node) {
     switch (node.op) {
-      case Op::batch_index:
-      case Op::fill: return;
+      case Op::batch_index: return;
+      case Op::fill: return fill(node);
       case Op::gather: return gather(node);
       case Op::linear: return linear(node);
       case Op::linear_dgrad: return linear_dgrad(node);
@@ -335,6 +335,13 @@ class Propagation {
     Reals& e = error(node.outputs[0]);
     for (std::size_t i = 0; i < e.size(); ++i)
       e[i] = std::sqrt(square(factor * ex[i]) + square(2 * unit_ * y[i]));
+  }
+
+  void fill(const Node& node) {
+    if (node.inputs.empty() || !node.inputs[0]) return;
+    const auto y = value(node.outputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) e[i] = std::abs(2 * unit_ * y[i]);
   }
 
   void reduce(const Node& node) {

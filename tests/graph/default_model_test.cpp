@@ -24,10 +24,11 @@ TEST(DefaultModel, FusesEveryPattern) {
   EXPECT_EQ(count(g, Op::linear_sample_kl), 1);
   EXPECT_EQ(count(g, Op::linear_nll), 1);
   EXPECT_EQ(count(g, Op::linear_dgrad_activation), 2);
-  EXPECT_EQ(count(g, Op::linear_dgrad), 1);  // d(z): no activation before it
+  EXPECT_EQ(count(g, Op::linear_dgrad_sample_kl), 1);
   EXPECT_EQ(count(g, Op::linear_wgrad_adam), 4);
   for (const Op op : {Op::linear, Op::linear_wgrad, Op::adam, Op::split, Op::sample,
-                      Op::gaussian_kl, Op::bernoulli_nll, Op::bernoulli_nll_grad})
+                      Op::gaussian_kl, Op::bernoulli_nll, Op::bernoulli_nll_grad, Op::linear_dgrad,
+                      Op::sample_grad, Op::gaussian_kl_grad, Op::activation_grad, Op::concat})
     EXPECT_EQ(count(g, op), 0) << op_def(op).name;
   // Neither the logits nor a gradient of a parameter exists any more.
   for (const char* name : {"decoder.out", "encoder.0", "grad(encoder.0.weight)"})
@@ -39,7 +40,9 @@ TEST(DefaultModel, FusesEveryPattern) {
   std::printf("[ default model: %zu nodes, fused %zu ]\n", model.graph.nodes().size(),
               g.nodes().size());
   EXPECT_EQ(model.graph.nodes().size(), 45U);
-  EXPECT_EQ(g.nodes().size(), 27U);
+  EXPECT_EQ(g.nodes().size(), 21U);
+  // Two constants, of which one is beta / batch, instead of five nodes.
+  EXPECT_EQ(prune(g).graph.nodes().size(), 19U);
 }
 
 // What must live at once while the decoder's last layer goes backwards: the input, d(logits), both

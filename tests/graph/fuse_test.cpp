@@ -288,6 +288,89 @@ TEST(FuseLinearDgradActivation, NotWhereTheSavedValueDependsOnTheGradient) {
   EXPECT_EQ(fused(l.g), (Ops{"linear_dgrad", "scale", "activation_grad"}));
 }
 
+// fill -> scale, broadcast
+
+TEST(FuseConstants, WhatIsMadeOfFillNodesBecomesOne) {
+  Graph g;
+  const Value hyper = g.input("hyper", DType::f32, Shape{1, 2});
+  const Value one = g.apply("fill", "one", {}, {{"shape", std::string()}, {"value", 3.0}});
+  const Value beta =
+      g.apply("scale", "beta", {one, hyper}, {{"factor", 2.0}, {"slot", std::int64_t{1}}});
+  const Value rows =
+      g.apply("broadcast", "rows", {beta},
+              {{"axis", std::string("all")}, {"shape", std::string("4,5")}, {"factor", 0.25}});
+  const Value half = g.apply("scale", "half", {one}, {{"factor", 0.5}});
+  const Value twice = g.apply("scale", "twice", {rows, hyper}, {{"slot", std::int64_t{0}}});
+  for (const Value value : {rows, half, twice}) g.output(value);
+  const Rewritten result = prune(fuse(g).graph);
+  ASSERT_EQ(op_names(result.graph), (Ops{"fill", "fill", "scale"}));
+  const Node& filled = producer(result.graph, "rows");
+  EXPECT_EQ(filled.attrs.text("shape"), "4,5");
+  EXPECT_EQ(filled.attrs.real("value"), 1.5);
+  EXPECT_EQ(filled.attrs.integer("slot"), 1);
+  EXPECT_EQ(filled.inputs, std::vector<Value>{result.graph.find("hyper")});
+  EXPECT_EQ(producer(result.graph, "half").attrs.real("value"), 1.5);
+  EXPECT_TRUE(producer(result.graph, "half").inputs.empty());
+  EXPECT_EQ(count(prune(fuse(g, {.constants = false}).graph).graph, Op::fill), 1);
+}
+
+// linear_dgrad -> gradients of sample and KL -> the heads'
+
+struct LatentBackward {
+  Graph g;
+  Value dy = g.input("dy", DType::f32, Shape{4, 6});
+  Value w = g.parameter("w", Shape{6, 3});
+  Value eps = g.input("eps", DType::f32, Shape{4, 3});
+  Value mean = g.input("mean", DType::f32, Shape{4, 3});
+  Value logvar = g.input("logvar", DType::f32, Shape{4, 3});
+  Value dkl = g.input("dkl", DType::f32, Shape{4});
+  Value dz = g.apply("linear_dgrad", "dz", {dy, w});
+  std::vector<Value> of_kl;
+  Value of_z, dmean, dlogvar, draw, heads;
+  // other: of the KL; bound: the activation; swapped: the halves; turned: sums the other way round
+  explicit LatentBackward(const char* bound = "bound_logvar", bool swapped = false,
+                          bool turned = false, bool other = false) {
+    of_kl = g.add("gaussian_kl_grad", "of_kl", {dkl, mean, other ? eps : logvar});
+    of_z = g.apply("sample_grad", "of_z", {dz, eps, logvar});
+    dmean = g.apply("add", "dmean", {turned ? dz : of_kl[0], turned ? of_kl[0] : dz});
+    dlogvar = g.apply("add", "dlogvar", {turned ? of_z : of_kl[1], turned ? of_kl[1] : of_z});
+    draw = g.apply("activation_grad", "draw", {dlogvar, logvar}, kind(bound));
+    heads = g.apply("concat", "heads", {swapped ? draw : dmean, swapped ? dmean : draw});
+    g.output(heads);
+  }
+  [[nodiscard]] bool fuses() const { return count(fuse(g).graph, Op::linear_dgrad_sample_kl) == 1; }
+};
+
+TEST(FuseLinearDgradSampleKl, Merges) {
+  for (const bool turned : {false, true}) {
+    const LatentBackward l("bound_logvar", false, turned);
+    const Rewritten result = fuse(l.g);
+    ASSERT_EQ(op_names(result.graph), (Ops{"linear_dgrad_sample_kl"}));
+    const Node& node = result.graph.nodes()[0];
+    std::vector<Value> wanted;
+    for (const Value value : {l.dy, l.w, l.eps, l.mean, l.logvar, l.dkl})
+      wanted.push_back(result.map[value.id]);
+    EXPECT_EQ(node.inputs, wanted);
+    EXPECT_EQ(result.graph[result.map[l.heads.id]].name, "heads");
+  }
+  EXPECT_EQ(fused(LatentBackward().g, {.linear_dgrad_sample_kl = false}).size(), 7U);
+}
+
+TEST(FuseLinearDgradSampleKl, NotWhereThePatternIsAnother) {
+  EXPECT_FALSE(LatentBackward("tanh").fuses());
+  EXPECT_FALSE(LatentBackward("bound_logvar", true).fuses());
+  EXPECT_FALSE(LatentBackward("bound_logvar", false, false, true).fuses());
+  for (const auto part : {&LatentBackward::dz, &LatentBackward::of_z, &LatentBackward::dmean,
+                          &LatentBackward::dlogvar, &LatentBackward::draw}) {
+    LatentBackward read;
+    read.g.output(read.g.apply("scale", "other", {read.*part}));
+    EXPECT_FALSE(read.fuses());
+    LatentBackward output;
+    output.g.output(output.*part);
+    EXPECT_FALSE(output.fuses());
+  }
+}
+
 // linear_wgrad -> adam
 
 struct Update : Layer {

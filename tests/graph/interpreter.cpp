@@ -206,7 +206,12 @@ std::vector<Data> compute(const Graph& graph, const Node& node, const std::vecto
       });
       break;
     }
-    case Op::fill: each([&](std::size_t) { return node.attrs.real("value"); }); break;
+    case Op::fill: {
+      double total = node.attrs.real("value");
+      if (given(0)) total *= real(0)[step * shape(0)[1] + node.attrs.integer("slot")];
+      each([&](std::size_t) { return total; });
+      break;
+    }
     case Op::detach: *y = real(0); break;
     case Op::sample: {
       const std::int64_t d = shape(0)[1];

@@ -98,7 +98,16 @@ class Table {
     }
   }
 
+  void latent_gradient(const Dense& s) {
+    const Shape latents{s.b, s.in};
+    add("linear_dgrad_sample_kl", text(s.b, s.in, s.out),
+        {real(Shape{s.b, s.out}), real(Shape{s.out, s.in}), real(latents), real(latents),
+         real(latents), real(Shape{s.b}, Fill::positive)},
+        {}, s.out);
+  }
+
   void products() {
+    latent_gradient({600, 33, 40});  // tiles of 64 on few multiprocessors, with few elements
     std::vector<Dense> all(std::begin(dense), std::end(dense));
     all.push_back(dense_large);
     for (const Dense s : all) {
@@ -119,6 +128,7 @@ class Table {
           {{"kind", std::string("tanh")}}, s.out);
       add("linear_dgrad_activation", what + "_relu", {dy, w, real(Shape{s.b, s.in}, Fill::saved)},
           {{"kind", std::string("relu")}}, s.out);
+      latent_gradient(s);
       for (const char* likelihood : {"bernoulli", "gaussian"})
         add("linear_nll", what + "_" + likelihood,
             {x, scaled(Shape{s.out, s.in}, 0.05), bias, real(Shape{s.b, s.out}, Fill::unit),
@@ -178,6 +188,8 @@ class Table {
           {{"factor", 2.0}, {"slot", Int{1}}}, 1, true);
       add("detach", text(n), {real(Shape{n})});
       add("fill", text(n), {}, {{"shape", text(n)}, {"value", 1.5}});
+      add("fill", text(n) + "_hyper", {hyper()},
+          {{"shape", text(n)}, {"value", 1.5}, {"slot", Int{1}}});
       for (const bool on : {true, false})
         add("adam", text(n) + (on ? "" : "_no_commit"),
             {held(Shape{n}, Storage::parameter), held(Shape{n}, Storage::state),

@@ -393,8 +393,10 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
   if (op == "reduce") return reduce(o);
   if (op == "broadcast") return broadcast(o);
   if (op == "fill") {
-    const auto n = static_cast<std::size_t>(case_graph(c).graph[Value{0}].shape.elements());
-    return {expect(Reals(n, a.real("value")))};
+    const CaseGraph g = case_graph(c);
+    const auto n = static_cast<std::size_t>(g.graph[g.outputs.front()].shape.elements());
+    const double h = o.has(0) ? o.real(0)[static_cast<std::size_t>(a.integer("slot"))] : 1.0;
+    return {expect(Reals(n, a.real("value") * h))};
   }
   if (op == "detach") return {expect(o.real(0))};
   if (op == "sample") {
@@ -444,6 +446,19 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     return map(dy, [&](std::size_t i) {
       return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
     });
+  }
+  if (op == "linear_dgrad_sample_kl") {
+    const Reals dz = dgrad(o), eps = o.real(2), mean = o.real(3), lv = o.real(4), dkl = o.real(5);
+    const std::size_t d = o.dim(1, 1);
+    Reals heads(2 * dz.size());
+    for (std::size_t i = 0; i < dz.size(); ++i) {
+      const std::size_t b = i / d, at = b * 2 * d + i % d;
+      heads[at] = dz[i] + dkl[b] * mean[i];
+      const double dlv =
+          dz[i] * eps[i] * 0.5 * std::exp(lv[i] / 2) + dkl[b] * 0.5 * std::expm1(lv[i]);
+      heads[at + d] = dlv * plain_activation_grad({ActivationKind::bound_logvar, 0}, lv[i]);
+    }
+    return {expect(heads)};
   }
   if (op == "linear_wgrad_adam") {
     const auto [dw, db] = wgrad(o);
