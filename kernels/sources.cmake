@@ -5,6 +5,7 @@ set(CUVAE_KERNEL_SOURCES
   arithmetic.cu
   bernoulli.cu
   data.cu
+  elbo.cu
   gaussian.cu
   gaussian_kl.cu
   gemm.cu

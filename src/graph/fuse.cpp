@@ -53,6 +53,7 @@ class Fuser {
     if (options_.linear_nll) patterns.push_back(&Fuser::linear_nll);
     if (options_.linear_dgrad_activation) patterns.push_back(&Fuser::linear_dgrad_activation);
     if (options_.linear_dgrad_sample_kl) patterns.push_back(&Fuser::linear_dgrad_sample_kl);
+    if (options_.elbo) patterns.push_back(&Fuser::elbo);
     if (options_.linear_wgrad_adam) patterns.push_back(&Fuser::linear_wgrad_adam);
     for (std::int32_t n = 0; n < static_cast<std::int32_t>(graph_.nodes().size()); ++n)
       for (const Pattern pattern : patterns)
@@ -348,6 +349,37 @@ class Fuser {
     }
     append(group.inputs, weight.inputs, gradient + 1, weight.inputs.size());
     return group;
+  }
+
+  // means of two rows -> their sum, the second times a hyper-parameter
+  std::optional<Group> elbo(std::int32_t n) const {
+    const Node& sum = node(n);
+    if (sum.op != Op::add) return {};
+    // Who makes a value, if it is the mean over a whole vector.
+    const auto mean_of_rows = [&](Value value) {
+      const std::int32_t r = graph_[value].producer;
+      if (r < 0 || node(r).op != Op::reduce || node(r).attrs.text("axis") != "all" ||
+          node(r).attrs.text("op") != "mean" || graph_[node(r).inputs[0]].shape.rank() != 1)
+        return std::int32_t{-1};
+      return r;
+    };
+    for (const std::size_t slot : {1U, 0U}) {
+      const std::int32_t s = graph_[sum.inputs[slot]].producer;
+      if (s < 0 || node(s).op != Op::scale || !input(node(s), 1)) continue;
+      const std::int32_t k = mean_of_rows(node(s).inputs[0]);
+      const std::int32_t r = mean_of_rows(sum.inputs[1 - slot]);
+      if (k < 0 || r < 0 || k == r) continue;
+      const Value nll = node(r).inputs[0];
+      const Value kl = node(k).inputs[0];
+      if (!(graph_[nll].shape == graph_[kl].shape)) continue;
+      return Group{{r, k, s, n},
+                   Op::elbo,
+                   sum.name,
+                   {nll, kl, input(node(s), 1)},
+                   {node(r).outputs[0], node(k).outputs[0], sum.outputs[0]},
+                   node(s).attrs};
+    }
+    return {};
   }
 
   // Definition order as far as the groups allow it: a fused node may want inputs that were defined

@@ -21,6 +21,7 @@ struct FuseOptions {
   bool linear_dgrad_activation = true;
   bool linear_dgrad_sample_kl = true;
   bool linear_wgrad_adam = true;
+  bool elbo = true;
 };
 
 // Rewrites patterns into fused operators. Names of surviving values are kept. Legality, for every

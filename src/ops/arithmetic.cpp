@@ -25,19 +25,6 @@ void mul_gradient(GradientContext& g) {
   if (g.needs(1)) g.set(1, g.graph.apply("mul", g.name("db"), {g.grad_out(0), g.in(0)}));
 }
 
-// The column `slot` of the hyper-parameters, where they are given as that input.
-void expect_slot(const InferContext& c, int hyper) {
-  if (c.has(hyper)) {
-    expect_hyper(c, hyper);
-    const std::int64_t slot = c.attrs().integer("slot");
-    if (slot < 0 || slot >= c.shape(hyper)[1])
-      c.fail(fmt::format("slot {} is not a column of the hyper-parameters {}", slot,
-                         c.shape(hyper).str()));
-  } else if (c.attrs().has("slot")) {
-    c.fail("a slot, but no hyper-parameters", fmt::format("give them as input {}", hyper));
-  }
-}
-
 std::vector<OutputSpec> scale_infer(const InferContext& c) {
   c.inputs(1, 2);
   c.expect(0, DType::f32);

@@ -135,4 +135,16 @@ Cost product_cost(const Graph& graph, const Node& node, const Shape& a, std::int
           .bytes = traffic(graph, node)};
 }
 
+void expect_slot(const InferContext& c, int hyper) {
+  if (c.has(hyper)) {
+    expect_hyper(c, hyper);
+    const std::int64_t slot = c.attrs().integer("slot");
+    if (slot < 0 || slot >= c.shape(hyper)[1])
+      c.fail(fmt::format("slot {} is not a column of the hyper-parameters {}", slot,
+                         c.shape(hyper).str()));
+  } else if (c.attrs().has("slot")) {
+    c.fail("a slot, but no hyper-parameters", fmt::format("give them as input {}", hyper));
+  }
+}
+
 }  // namespace cuvae

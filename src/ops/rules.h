@@ -39,6 +39,8 @@ void same_shape(const InferContext& c, int first, int last);
 // The constants that every step reads: clock i64[5], hyper f32[S, 2], commit i64[1].
 void expect_clock(const InferContext& c, int i);
 void expect_hyper(const InferContext& c, int i);
+// The attribute `slot`: a column of the hyper-parameters, which may be given as that input.
+void expect_slot(const InferContext& c, int hyper);
 void expect_commit(const InferContext& c, int i);
 
 // Reads and writes everything once, and does `flops` per element of output 0.

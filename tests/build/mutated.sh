@@ -41,7 +41,8 @@ reduction=kernels/reduction.cuh
 try "skip_barrier@$(place $gemm '__syncthreads();  // the slab is there')" "$@"
 try "skip_copy_wait@$(place $gemm 'cp_async_wait<')" "$@"
 try "skip_producer_wait@$(place $gemm 'wait_for_producers()')" "$@"
-try "early_read@$(place kernels/elementwise.cuh 'wait_for_producers()')" "$@"
+try "early_read@$(place $gemm 'wait_for_producers()')" "$@"
+try "early_read@$(place kernels/elementwise.cuh 'wait_for_producers()')" "$@" --no-fuse
 try "skip_shuffle@$(place $reduction '__shfl_xor_sync')" "$@"
 try "shift_thread" "$@"
 try "shift_block" "$@"

@@ -314,6 +314,53 @@ TEST(FuseConstants, WhatIsMadeOfFillNodesBecomesOne) {
   EXPECT_EQ(count(prune(fuse(g, {.constants = false}).graph).graph, Op::fill), 1);
 }
 
+// the loss and its parts
+
+struct Loss {
+  Graph g;
+  Value hyper = g.input("hyper", DType::f32, Shape{1, 2});
+  Value nll = g.input("nll", DType::f32, Shape{5});
+  Value kl = g.input("kl", DType::f32, Shape{5});
+  Value reconstruction, divergence, weighted, loss;
+  explicit Loss(const char* op = "mean", bool turned = false) {
+    const Attrs all = {{"axis", std::string("all")}, {"op", std::string(op)}};
+    reconstruction = g.apply("reduce", "reconstruction", {nll}, all);
+    divergence = g.apply("reduce", "divergence", {kl}, all);
+    weighted = g.apply("scale", "weighted", {divergence, hyper},
+                       {{"factor", 2.0}, {"slot", std::int64_t{1}}});
+    loss = g.apply("add", "loss",
+                   {turned ? weighted : reconstruction, turned ? reconstruction : weighted});
+    g.output(loss);
+  }
+};
+
+TEST(FuseElbo, MergesAndReturnsTheParts) {
+  for (const bool turned : {false, true}) {
+    Loss l("mean", turned);
+    l.g.output(l.reconstruction);
+    const Rewritten result = fuse(l.g);
+    ASSERT_EQ(op_names(result.graph), (Ops{"elbo"}));
+    const Node& node = result.graph.nodes()[0];
+    EXPECT_EQ(node.inputs, (std::vector<Value>{result.map[l.nll.id], result.map[l.kl.id],
+                                               result.map[l.hyper.id]}));
+    EXPECT_EQ(node.attrs.real("factor"), 2.0);
+    EXPECT_EQ(node.attrs.integer("slot"), 1);
+    const Value outputs[] = {l.reconstruction, l.divergence, l.loss};
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(node.outputs[i], result.map[outputs[i].id]);
+  }
+  EXPECT_EQ(fused(Loss().g, {.elbo = false}).size(), 4U);
+}
+
+TEST(FuseElbo, NotWhereThePatternIsAnother) {
+  EXPECT_EQ(fused(Loss("sum").g).size(), 4U);
+  Loss output;
+  output.g.output(output.weighted);
+  EXPECT_EQ(fused(output.g).size(), 4U);
+  Loss read;
+  read.g.output(read.g.apply("scale", "other", {read.weighted}));
+  EXPECT_EQ(fused(read.g).size(), 5U);
+}
+
 // linear_dgrad -> gradients of sample and KL -> the heads'
 
 struct LatentBackward {

@@ -257,6 +257,9 @@ class Table {
     add("sample_grad", "wide", {real(shape), real(shape), wide});
     add("reduce", "vector_10007", {real(Shape{10007})},
         {{"axis", std::string("all")}, {"op", std::string("mean")}}, 10007, true);
+    for (const Int n : {Int{1}, Int{31}, Int{33}, Int{128}, Int{10007}, Int{20011}})
+      add("elbo", text(n), {real(Shape{n}, Fill::positive), real(Shape{n}), hyper()},
+          {{"factor", 0.5}, {"slot", Int{1}}}, n);
     add("broadcast", "vector_97", {real(Shape{})},
         {{"axis", std::string("all")}, {"shape", std::string("97")}}, 1, true);
   }

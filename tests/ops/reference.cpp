@@ -467,6 +467,17 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
       for (Expected& e : adam(o, 5, db, 8)) outputs.push_back(std::move(e));
     return outputs;
   }
+  if (op == "elbo") {
+    const Reals nll = o.real(0), kl = o.real(1);
+    const double beta =
+        a.real("factor", 1.0) * o.real(2)[static_cast<std::size_t>(a.integer("slot"))];
+    double means[2] = {0, 0};
+    for (std::size_t i = 0; i < nll.size(); ++i) {
+      means[0] += nll[i] / static_cast<double>(nll.size());
+      means[1] += kl[i] / static_cast<double>(nll.size());
+    }
+    return {expect({means[0]}), expect({means[1]}), expect({means[0] + beta * means[1]})};
+  }
   throw std::logic_error("no reference for " + op);
 }
 

@@ -192,6 +192,7 @@ bool add_node(Graph& g, Op op) {
     case Op::linear_dgrad_activation:
     case Op::linear_dgrad_sample_kl:
     case Op::linear_wgrad_adam:
+    case Op::elbo:
     case Op::count: return false;
   }
   return false;
