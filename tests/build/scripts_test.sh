@@ -30,6 +30,9 @@ done
 expect 2 "--epochs" "$tree/scripts/quickstart" --epochs 0
 expect 2 "--epochs" "$tree/scripts/quickstart" --epochs many
 expect 2 "needs a value" "$tree/scripts/quickstart" --epochs
+mkdir mine && touch mine/file
+expect 2 "holds no run of cuvae" "$tree/scripts/quickstart" --out mine
+expect 2 "holds no run of cuvae" "$tree/scripts/quickstart" --out mine/file
 expect 2 "unexpected argument" "$tree/scripts/test" quick more
 # Refused before anything is installed or built; and no label that ctest knows is.
 CUVAE_PRESET=none expect 2 "no tests have the label 'nosuchlabel': use quick, long or one of bench " \
