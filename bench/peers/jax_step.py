@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import math
 import os
 import sys
 import time
+
+import protocol
 
 SEED = 20
 SCAN_STEPS = 100  # of one compiled program; what is left over runs as programs of one step
@@ -27,26 +28,10 @@ SCAN_STEPS = 100  # of one compiled program; what is left over runs as programs 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all cores)")
+    protocol.add_flags(parser, "of products: tf32: cuda only; bf16: their operands are rounded")
     parser.add_argument("--mode", choices=("scan",), default="scan")
     parser.add_argument("--unroll", type=int, default=4, help="steps unrolled in the scan's loop")
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
-                        help="of products: tf32: cuda only; bf16: their operands are rounded")
-    parser.add_argument("--samples", type=int, default=60000, help="rows of the resident data")
-    parser.add_argument("--input", type=int, default=784)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--latent", type=int, default=32)
-    args = parser.parse_args()
-    for name in ("samples", "input", "hidden", "latent", "unroll"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    if args.threads < 0:
-        parser.error("--threads must not be negative")
-    if args.device == "cpu" and args.precision == "tf32":
-        parser.error("--precision tf32 needs --device cuda")
-    args.threads = args.threads or len(os.sched_getaffinity(0))
-    return args
+    return protocol.parse_flags(parser)
 
 
 class Peer:
@@ -150,20 +135,7 @@ class Peer:
         return float(loss)  # waits for the device
 
     def serve(self, line: str) -> dict:
-        try:
-            request = json.loads(line)
-            steps, batch = request["steps"], request["batch"]
-            work = request.get("work", "step")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return {"error": 'expected {"steps": N, "batch": N} on one line'}
-        for name, value in (("steps", steps), ("batch", batch)):
-            if type(value) is not int or value < 1:
-                return {"error": f"{name} must be a positive integer"}
-        if batch > self.args.samples:
-            return {"error": f"batch {batch} exceeds the {self.args.samples} samples: "
-                    "start with a larger --samples"}
-        if work != "step":
-            return {"error": 'work must be "step"'}
+        steps, batch, _ = protocol.request_of(line, self.args.samples, ("step",))
         # What this request will run is compiled outside the timing.
         for size in {s for s, n in ((SCAN_STEPS, steps // SCAN_STEPS), (1, steps % SCAN_STEPS)) if n}:
             if (size, batch) not in self.warm:
@@ -176,23 +148,7 @@ class Peer:
 
 def main() -> int:
     args = parse()
-    try:
-        peer = Peer(args)
-    except (ImportError, RuntimeError, AssertionError) as error:
-        words = str(error).splitlines()
-        print(f"jax_step: error: {words[0] if words else f'JAX has no {args.device}'}",
-              file=sys.stderr)
-        return 4
-    print(json.dumps(peer.describe()), flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        try:
-            reply = peer.serve(line)
-        except (RuntimeError, ValueError) as error:  # memory, or the compiler
-            reply = {"error": str(error).splitlines()[0]}
-        print(json.dumps(reply), flush=True)
-    return 0
+    return protocol.serve("jax_step", lambda: Peer(args), f"JAX has no {args.device}")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ one JSON line, so that the caller can interleave repeats of several programs in 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 import time
+
+import protocol
 
 SEED = 20
 MODES = ("eager", "compile", "reduce-overhead", "max-autotune", "graph", "compiled-graph")
@@ -28,8 +29,7 @@ GRAPH_STEPS = 20  # whole steps that one replay runs
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all cores)")
+    protocol.add_flags(parser, "tf32: cuda only; bf16: autocast")
     parser.add_argument("--mode", choices=MODES, default="eager",
                         help="compile: torch.compile of gather, forward, loss and their backward; "
                         "cuda only: reduce-overhead: the same with its CUDA graphs; max-autotune: "
@@ -38,27 +38,13 @@ def parse() -> argparse.Namespace:
                         "compiled and tuned loss")
     parser.add_argument("--adam", choices=("auto", "fused", "foreach", "single"), default="auto",
                         help="Adam's implementation (auto: the first of them that is supported)")
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32",
-                        help="tf32: cuda only; bf16: autocast")
     parser.add_argument("--heads", choices=("merged", "separate"), default="merged",
                         help="mean and logvar by one product or by two")
     parser.add_argument("--bound-logvar", action="store_true",
                         help="apply cuvae's soft bound (off: as PyTorch users write it)")
-    parser.add_argument("--samples", type=int, default=60000, help="rows of the resident data")
-    parser.add_argument("--input", type=int, default=784)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--latent", type=int, default=32)
-    args = parser.parse_args()
-    for name in ("samples", "input", "hidden", "latent"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    if args.threads < 0:
-        parser.error("--threads must not be negative")
-    if args.device == "cpu" and args.precision == "tf32":
-        parser.error("--precision tf32 needs --device cuda")
+    args = protocol.parse_flags(parser)
     if args.device == "cpu" and args.mode not in ("eager", "compile"):
         parser.error(f"--mode {args.mode} needs --device cuda")
-    args.threads = args.threads or len(os.sched_getaffinity(0))
     return args
 
 
@@ -229,20 +215,7 @@ class Peer:
         return products[-1][2][0, 0].item()  # waits for the device
 
     def serve(self, line: str) -> dict:
-        try:
-            request = json.loads(line)
-            steps, batch = request["steps"], request["batch"]
-            work = request.get("work", "step")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return {"error": 'expected {"steps": N, "batch": N} on one line'}
-        for name, value in (("steps", steps), ("batch", batch)):
-            if type(value) is not int or value < 1:
-                return {"error": f"{name} must be a positive integer"}
-        if batch > self.args.samples:
-            return {"error": f"batch {batch} exceeds the {self.args.samples} samples: "
-                    "start with a larger --samples"}
-        if work not in ("step", "gemm"):
-            return {"error": 'work must be "step" or "gemm"'}
+        steps, batch, work = protocol.request_of(line, self.args.samples, ("step", "gemm"))
         execute = self.train if work == "step" else self.multiply
         if (work, batch) not in self.warm:
             execute(GRAPH_STEPS + 1 if batch <= 1024 or "graph" in self.args.mode else 4, batch)
@@ -261,21 +234,7 @@ class Peer:
 
 def main() -> int:
     args = parse()
-    try:
-        peer = Peer(args)
-    except (ImportError, RuntimeError) as error:
-        print(f"torch_step: error: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 4
-    print(json.dumps(peer.describe()), flush=True)
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        try:
-            reply = peer.serve(line)
-        except RuntimeError as error:  # memory, or the compiler
-            reply = {"error": str(error).splitlines()[0]}
-        print(json.dumps(reply), flush=True)
-    return 0
+    return protocol.serve("torch_step", lambda: Peer(args), f"PyTorch has no {args.device}")
 
 
 if __name__ == "__main__":
