@@ -1,42 +1,19 @@
+#include "kernels/data.cuh"
+
 #include "kernels/elementwise.cuh"
-#include "kernels/random.cuh"
-#include "ops/rules.h"
 
 namespace CUVAE_KERNELS {
 
 struct BatchIndex {
-  std::int64_t batch;
-  std::int64_t rows;
-  int half_bits;  // of the shuffle's network; 0: in order
-  bool staged;
+  BatchRows rows;
   int step;
-  const std::int64_t* clock;
   std::int64_t* row;
   std::int64_t* index;
-  cuda::FaultWord fault;
 
   __device__ void operator()(std::int64_t b) const {
-    const std::int64_t first = clock[clock_position] + step * batch;
-    if (first < 0 || first > rows - batch) {  // a run stays within one epoch
-      device::raise(fault.word, cuda::FaultWord::code(fault.node, cuda::FaultKind::position));
-      row[b] = 0;
-      index[b] = 0;
-      return;
-    }
-    const std::int64_t position = first + b;
-    const std::int64_t at = half_bits == 0 ? position : shuffle(position);
-    index[b] = at;
-    row[b] = (staged ? position : at) - clock[clock_base];
-  }
-
-  __device__ std::int64_t shuffle(std::int64_t position) const {
-    const auto mix = [this](int round, std::uint64_t half) {
-      const RandomKey key{static_cast<std::uint64_t>(clock[clock_seed]), Purpose::shuffle,
-                          static_cast<std::uint16_t>(round),
-                          static_cast<std::uint64_t>(clock[clock_epoch])};
-      return std::uint64_t{draw_words(key, half).x};
-    };
-    return shuffled(position, rows, half_bits, mix);
+    const BatchRows::Picked picked = rows.pick(step, b);
+    row[b] = picked.row;
+    index[b] = picked.index;
   }
 };
 
@@ -65,14 +42,14 @@ struct Gather {
 
 CudaKernel cuda_batch_index(CudaNode& node) {
   const std::int64_t batch = node.out(0)[0];
-  const std::int64_t rows = node.attrs().integer("rows");
-  const int half_bits = flag_of(node.attrs(), "shuffle") ? shuffle_half_bits(rows) : 0;
-  const bool staged = flag_of(node.attrs(), "staged");
+  const BatchRows prepared = prepare_batch(node.attrs(), batch);
   return [=](const CudaArgs& args) {
+    BatchRows rows = prepared;
+    rows.clock = args.in<std::int64_t>(0);
+    rows.fault = args.fault;
     args.encoder.launch(
         CUVAE_KERNEL(elementwise<BatchIndex>), elementwise_size(args.encoder, batch), batch,
-        BatchIndex{batch, rows, half_bits, staged, args.step, args.in<std::int64_t>(0),
-                   args.out<std::int64_t>(0), args.out<std::int64_t>(1), args.fault});
+        BatchIndex{rows, args.step, args.out<std::int64_t>(0), args.out<std::int64_t>(1)});
   };
 }
 

@@ -14,6 +14,7 @@ set(CUVAE_KERNEL_SOURCES
   linear_nll.cu
   linear_sample_kl.cu
   linear_wgrad_adam.cu
+  persistent.cu
   reduce.cu
   sample.cu
   shape.cu

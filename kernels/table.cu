@@ -15,7 +15,8 @@ const cuda::KernelTable& kernel_table() {
 #define CUVAE_OP(name) cuda_supports_##name,
 #include "ops/ops.def"
 #undef CUVAE_OP
-                                          }};
+                                          },
+                                          .persistent = &persistent_kernels()};
   return table;
 }
 

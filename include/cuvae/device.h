@@ -57,6 +57,14 @@ class Program {
   // A graph output of every unrolled step at once: [steps, ...its shape].
   [[nodiscard]] virtual Tensor read_steps(std::string_view value) const = 0;
   virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
+  // Steps of the last run that were done: all of them, unless it was stopped. Waits for it.
+  [[nodiscard]] virtual int steps_done() const { return steps(); }
+  // Asks the run under way to end after one of its next steps, where it can (the persistent path).
+  // Any thread may call it, and so may a signal handler.
+  virtual void stop() noexcept {}
+  // What a user should know of how it runs: why it is not the executor that was asked for. One line
+  // or empty.
+  [[nodiscard]] virtual std::string note() const { return {}; }
   // Which of several algorithms its operators took, where there was a choice; results depend on it
   // bit for bit. "encoder.0: tile 64x64x16; ..."
   [[nodiscard]] virtual std::string tuning() const { return {}; }
@@ -93,6 +101,9 @@ class Device {
   [[nodiscard]] virtual std::unique_ptr<Store> make_store() = 0;
   // Throws Error(usage) for options that it has not, as compile() does.
   virtual void check(const CompileOptions& options) const = 0;
+  // Why this graph cannot run by the executor that was asked for, so that compile() would take
+  // another one: part of a sentence; empty where it can.
+  [[nodiscard]] virtual std::string unfit(const Graph&, const CompileOptions&) { return {}; }
   // Fuses, lowers, plans, checks the plan, and binds to the store (declaring what is missing).
   // The device and the store must outlive the program.
   [[nodiscard]] virtual std::unique_ptr<Program> compile(const Graph& graph, Store& store,

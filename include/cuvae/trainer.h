@@ -138,6 +138,11 @@ class Trainer {
   [[nodiscard]] TensorFile checkpoint() const;
   // How this trainer computes: what a checkpoint's bitwise continuation depends on.
   [[nodiscard]] std::string execution() const;
+  // What a user should know of it (Program::note).
+  [[nodiscard]] std::string note() const { return program_->note(); }
+  // Asks the steps under way to end early, where the executor can (Program::stop): run() returns
+  // those that were done. Any thread may call it.
+  void stop() noexcept;
   // Throws Error(input) naming `where` if it does not fit this model and dataset.
   void restore(const TensorFile& file, std::string_view where);
 

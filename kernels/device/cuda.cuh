@@ -131,6 +131,21 @@ __device__ __forceinline__ void store_release(unsigned* address, unsigned value)
   asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
+// In a loop that looks at memory without sleeping.
+__device__ __forceinline__ void spinning() {}
+__device__ __forceinline__ void add_release(unsigned* address, unsigned value) {
+  asm volatile("red.release.gpu.add.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+// Words in pinned memory of the host, for telling and asking; they order nothing else.
+__device__ __forceinline__ unsigned load_from_host(const unsigned* address) {
+  unsigned value;
+  asm volatile("ld.relaxed.sys.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_to_host(unsigned* address, unsigned value) {
+  asm volatile("st.relaxed.sys.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+
 // Programmatic dependent launch: the kernels before this one have ended, and what they wrote is
 // visible. Every thread of a kernel that is launched programmatically must call it.
 __device__ __forceinline__ void wait_for_producers() {

@@ -8,7 +8,7 @@
 //   CUVAE_DYNAMIC_SHARED(float, buffer);      `float* buffer`: the launch's dynamic shared memory
 //   CUVAE_KERNELS::device::...                what PTX has and CUDA C++ has not, below
 // Kernels may not use atomics on floating-point numbers (their order would show in results), nor
-// spin on memory without device::load_acquire or __nanosleep in the loop.
+// spin on memory without __nanosleep or device::spinning() in the loop.
 
 #ifndef CUVAE_KERNELS
 #ifdef __CUDACC__

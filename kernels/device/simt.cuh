@@ -19,6 +19,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 namespace cuvae::simt {
 
@@ -470,6 +471,25 @@ inline void store_release(unsigned* address, unsigned value, Place at = Place::c
     __atomic_store_n(address, value, __ATOMIC_RELAXED);
   else
     __atomic_store_n(address, value, __ATOMIC_RELEASE);
+}
+
+// In a loop that looks at memory: lets the others run.
+inline void spinning(Place at = Place::current()) {
+  simt::spin(at);
+}
+inline void add_release(unsigned* address, unsigned value, Place at = Place::current()) {
+  if (simt::before_ordered(simt::Atomicity::changes, address, at) == simt::Ordering::lost)
+    __atomic_fetch_add(address, value, __ATOMIC_RELAXED);
+  else
+    __atomic_fetch_add(address, value, __ATOMIC_RELEASE);
+}
+inline unsigned load_from_host(const unsigned* address, Place at = Place::current()) {
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(unsigned), at);
+  return __atomic_load_n(address, __ATOMIC_RELAXED);
+}
+inline void store_to_host(unsigned* address, unsigned value, Place at = Place::current()) {
+  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
+  __atomic_store_n(address, value, __ATOMIC_RELAXED);
 }
 
 inline void wait_for_producers(Place at = Place::current()) {

@@ -56,7 +56,7 @@ void ConfigFlags::add(Flags& flags, bool positional) {
   add_key(flags, "--lr", "train.lr", "X", "learning rate");
   add_key(flags, "--seed", "train.seed", "S", "of every random number");
   add_device(flags);
-  add_key(flags, "--exec", "run.exec", "NAME", "auto | eager | graph");
+  add_key(flags, "--exec", "run.exec", "NAME", "auto | eager | graph | persistent");
   add_key(flags, "--precision", "run.precision", "NAME", "fp32 | tf32 | bf16");
   flags.list("--set", sets_, "KEY=VALUE", "set any key of the configuration; may be repeated");
 }

@@ -16,10 +16,6 @@ constexpr std::int64_t max_width = std::int64_t{1} << 20;
 constexpr std::int64_t max_batch = std::int64_t{1} << 24;
 constexpr std::int64_t max_epochs = 1'000'000'000;
 constexpr std::size_t max_layers = 256;
-
-constexpr std::string_view needs_persistent =
-    "needs a persistent kernel, which this version does not have";
-
 #define CUVAE_FIELD(member) [](Config& c) -> Field { return &c.member; }
 
 Key boolean(std::string_view path, Field (*field)(Config&), std::string_view doc) {
@@ -166,8 +162,7 @@ std::vector<Key> make_keys() {
       choice("run.precision", CUVAE_FIELD(run.precision), {"fp32", "tf32", "bf16"},
              "of the matrix products; tf32 and bf16 want a GPU"),
       choice("run.exec", CUVAE_FIELD(run.exec), {"auto", "eager", "graph", "persistent"},
-             "how a step is launched; graph wants a GPU", {"auto", "eager", "graph"},
-             needs_persistent),
+             "how a step is launched; graph and persistent want a GPU"),
       integer("run.threads", CUVAE_FIELD(run.threads), 0, 1024, "0 = all cores"),
   };
 }

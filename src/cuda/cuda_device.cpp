@@ -2,11 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/text.h"
+#include "cuda/persistent.h"
 #include "cuda/program.h"
 #include "cuvae/error.h"
+#include "graph/op.h"
 #include "graph/passes.h"
 
 namespace cuvae {
@@ -23,15 +26,17 @@ cuda::Precision precision_of(const std::string& name) {
               near.empty() ? "use fp32, tf32 or bf16" : fmt::format("did you mean `{}`?", near));
 }
 
-// Whether runs are captured graphs.
+// Whether runs are captured graphs; also where the persistent path does not fit.
 bool graph_of(const std::string& exec) {
-  if (exec == "auto" || exec == "graph") return true;
+  if (exec == "auto" || exec == "graph" || exec == "persistent") return true;
   if (exec == "eager") return false;
-  if (exec == "persistent")
-    throw Error(Status::usage, "no persistent kernel fits this program", "run.exec",
-                "use graph or eager");
   throw Error(Status::usage, fmt::format("run.exec = {}", exec), "run.exec",
-              "use auto, graph or eager");
+              "use auto, graph, persistent or eager");
+}
+
+// Only training is done by the persistent path.
+bool trains(const Graph& graph) {
+  return std::ranges::any_of(graph.nodes(), [](const Node& node) { return node.op == Op::adam; });
 }
 
 class CudaDevice final : public Device {
@@ -57,6 +62,11 @@ class CudaDevice final : public Device {
     static_cast<void>(graph_of(options.exec));
   }
 
+  [[nodiscard]] std::string unfit(const Graph& graph, const CompileOptions& options) override {
+    if (options.exec != "persistent" || !trains(graph)) return {};
+    return choose(graph, options).reason;
+  }
+
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
     auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
@@ -75,6 +85,15 @@ class CudaDevice final : public Device {
       return kernels_.supports.at(static_cast<std::size_t>(node.op))(
           CudaNode{in, node, context_->gpu(), program.precision});
     };
+    if (options.exec == "persistent" && trains(graph)) {
+      cuda::PersistentChoice choice = choose(graph, options);
+      if (choice.reason.empty())
+        return cuda::make_persistent_program(
+            std::move(choice), *memory, kernels_,
+            {.precision = program.precision, .steps = options.steps});
+      program.note = fmt::format(
+          "the persistent path does not fit ({}): the graph path runs instead", choice.reason);
+    }
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;
@@ -96,6 +115,14 @@ class CudaDevice final : public Device {
   }
 
  private:
+  [[nodiscard]] cuda::PersistentChoice choose(const Graph& graph, const CompileOptions& options) {
+    if (options.fuse && !options.keep_all)
+      return cuda::choose_persistent(graph, *context_, kernels_, precision_of(options.precision));
+    cuda::PersistentChoice choice;
+    choice.reason = "single operators were asked for";
+    return choice;
+  }
+
   const cuda::KernelTable& kernels_;
   std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
   std::int64_t blas_from_;

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+#include "cuvae/error.h"
+#include "cuvae/graph.h"
+
 namespace cuvae::cuda {
 
 enum class FaultKind : std::uint8_t {
@@ -10,6 +13,7 @@ enum class FaultKind : std::uint8_t {
   position,  // batch_index: positions outside the epoch
   row,       // gather: a row outside the window
   key,       // a keyed draw: an index that is negative or too large
+  stuck,     // the persistent path: a block waited in vain for others
 };
 
 // One word of device memory for each program: 0, or the fault that came first, as node << 8 | kind.
@@ -22,5 +26,8 @@ struct FaultWord {
     return node << 8 | static_cast<unsigned>(kind);
   }
 };
+
+// What such a word means, for the program of that graph.
+[[nodiscard]] Error fault_error(const Graph& graph, unsigned code);
 
 }  // namespace cuvae::cuda

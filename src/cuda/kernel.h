@@ -72,6 +72,8 @@ struct CudaArgs {
 
 using CudaKernel = std::function<void(const CudaArgs&)>;
 
+struct PersistentKernels;  // cuda/persistent.h
+
 // One compilation of all kernels: nvcc's for the GPU, or the host compiler's for the SIMT runner.
 struct KernelTable {
   using Prepare = CudaKernel (*)(CudaNode&);
@@ -79,6 +81,7 @@ struct KernelTable {
   static constexpr std::size_t ops = static_cast<std::size_t>(Op::count);
   std::array<Prepare, ops> prepare;
   std::array<Supports, ops> supports;
+  const PersistentKernels* persistent = nullptr;  // null: none
 };
 
 }  // namespace cuvae::cuda

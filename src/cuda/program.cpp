@@ -60,6 +60,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   [[nodiscard]] std::string_view exec() const override {
     return options_.graph ? "graph" : "eager";
   }
+  [[nodiscard]] std::string note() const override { return options_.note; }
   [[nodiscard]] std::int64_t arena_bytes() const override { return plan_.arena_bytes(); }
   [[nodiscard]] std::int64_t persistent_bytes() const override { return plan_.persistent_bytes(); }
   [[nodiscard]] std::int64_t device_bytes() const override {
@@ -482,26 +483,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     share.chained = encoder.ends_with_kernel();
   }
 
-  [[nodiscard]] Error describe(unsigned code) const override {
-    const auto kind = static_cast<FaultKind>(code & 0xff);
-    const auto& nodes = graph().nodes();
-    const Node* node = code >> 8 < nodes.size() ? &nodes[code >> 8] : nullptr;
-    const std::string where =
-        node ? fmt::format("node `{}` ({})", node->name, op_def(node->op).name) : "program";
-    const auto rows = [&]() -> std::int64_t { return graph()[node->inputs.at(0)].shape[0]; };
-    if (node && kind == FaultKind::position)
-      return {Status::failed,
-              fmt::format("positions beyond the {} rows", node->attrs.integer("rows", 0)), where,
-              "a run stays within one epoch"};
-    if (node && kind == FaultKind::row)
-      return {Status::failed, fmt::format("a row outside a window of {} rows", rows()), where,
-              "the clock's base and the window must agree"};
-    if (node && kind == FaultKind::key)
-      return {Status::failed, "random numbers of an impossible index", where,
-              "indices are not negative and fit 2^42 elements"};
-    return {Status::failed, fmt::format("a kernel reports the unknown fault {:#x}", code), where,
-            "this is a bug: please report it"};
-  }
+  [[nodiscard]] Error describe(unsigned code) const override { return fault_error(graph(), code); }
 
   Value find(std::string_view name, int step) const {
     const Value value = graph().find(name);

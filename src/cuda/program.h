@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "cuda/cuda_device.h"
 #include "cuda/store.h"
@@ -17,6 +18,7 @@ struct ProgramOptions {
   // For the products that blas_product() names; null, or a null result: own kernels.
   std::function<std::shared_ptr<Blas>()> blas = {};
   std::int64_t blas_from = 0;
+  std::string note = {};  // Program::note()
 };
 
 // REQUIRES: every node of the plan's graph is supported. Declares what is missing in the store,

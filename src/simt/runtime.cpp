@@ -440,9 +440,10 @@ Runner::Code Runner::check_launch(const KernelEntry& kernel, const cuda::LaunchS
   if (shape.cooperative && grid > most_resident) return cooperative_launch_too_large;
   if (shape.programmatic && p.major < 9) return not_supported;
   for (const cuda::Access& access : shape.accesses)
-    if (access.bytes != 0 && !memory_.contains(access.memory, access.bytes))
+    if (access.bytes != 0 && !memory_.contains(access.memory, access.bytes) &&
+        !pinned_.contains(access.memory, access.bytes))
       return new_finding(
-          "an access of the launch does not lie in device memory: " + std::to_string(access.bytes) +
+          "an access of the launch lies neither in device nor in pinned memory: " + std::to_string(access.bytes) +
           " bytes; kernel " + std::string(kernel.name));
   return success;
 }

@@ -217,6 +217,7 @@ class TrainRun {
         config_.name, format_count(trainer_->model().parameter_count()),
         format_count(dataset_->train->size()), format_count(trainer_->steps_per_epoch()),
         trainer_->steps_per_epoch() == 1 ? "" : "s"));
+    if (const std::string note = trainer_->note(); !note.empty()) options_.on_message(note);
     options_.on_message("run folder " + folder_.path.string());
     if (!options_.resume) return;
     const std::int64_t step = trainer_->step();

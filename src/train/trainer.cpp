@@ -16,6 +16,7 @@ namespace {
 constexpr const char* checkpoint_format = "cuvae.checkpoint";
 constexpr std::string_view m_prefix = "adam.m.";
 constexpr std::string_view v_prefix = "adam.v.";
+constexpr std::int64_t most_in_a_launch = 4096;  // steps of the persistent path: some 50 ms
 
 // Reals in a checkpoint's metadata are hexadecimal, so that they come back bit for bit.
 std::string exact(double value) {
@@ -177,8 +178,13 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
     const bool graphs = device_.info().name.starts_with("cuda") && options_.compile.exec != "eager";
     const ResidentSource whole(split);
     const Graph one = model_.training_graph(training_spec(config_, rows, batch_, whole, 1));
-    options_.compile.steps =
-        graphs ? unrolled_steps(rows / batch_, static_cast<std::int64_t>(one.nodes().size())) : 1;
+    const std::int64_t full = rows / batch_;
+    if (options_.compile.exec == "persistent" && device_.unfit(one, options_.compile).empty())
+      options_.compile.steps = static_cast<int>(std::min<std::int64_t>(full, most_in_a_launch));
+    else if (graphs)
+      options_.compile.steps = unrolled_steps(full, static_cast<std::int64_t>(one.nodes().size()));
+    else
+      options_.compile.steps = 1;
   }
   const std::int64_t steps = options_.compile.steps;
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
@@ -260,7 +266,8 @@ std::vector<StepResult> Trainer::run(std::int64_t steps) {
     const Tensor loss = program.read_steps("loss");                      // [steps]
     const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
     const Tensor kl = program.read_steps("kl");                          // [steps]
-    for (int s = 0; s < program.steps(); ++s) {
+    const int done = program.steps_done();
+    for (int s = 0; s < done; ++s) {
       const StepResult result{.step = step_,
                               .epoch = epoch,
                               .n = batch,
@@ -279,6 +286,7 @@ std::vector<StepResult> Trainer::run(std::int64_t steps) {
       results.push_back(result);
       ++step_;
     }
+    if (done < program.steps()) break;  // it was stopped
   }
   return results;
 }
@@ -298,6 +306,11 @@ std::vector<NamedTensor> Trainer::weights() const {
   std::vector<NamedTensor> tensors = model_.save(*store_);
   require_finite_state(tensors);
   return tensors;
+}
+
+void Trainer::stop() noexcept {
+  for (Program* program : {program_.get(), single_.get(), last_.get()})
+    if (program != nullptr) program->stop();
 }
 
 std::string Trainer::execution() const {

@@ -241,7 +241,7 @@ const Row rows[] = {
     {"run.precision", "\"fp16\"", "use \"fp32\", \"tf32\" or \"bf16\""},
     {"run.exec", "\"eager\"", nullptr},
     {"run.exec", "\"graph\"", nullptr},
-    {"run.exec", "\"persistent\"", "needs a persistent kernel, which this version does not have"},
+    {"run.exec", "\"persistent\"", nullptr},
     {"run.threads", "3", nullptr},
     {"run.threads", "-1", range},
     {"run.threads", "1000000000000000000", range},
@@ -493,11 +493,10 @@ TEST(Config, AFlagMendsAFile) {
   const TempDir dir;
   ConfigSources sources;
   sources.file = dir.write("c.toml",
-                           "[train]\nlr = -1.0\n[run]\nexec = \"persistent\"\n"
+                           "[train]\nlr = -1.0\n"
                            "[model]\nlikelihood = { sigma = \"global\" }\n");
   expect_contains(refusal([&] { (void)load_config(sources); }), "c.toml:");
   sources.overrides = {{"train.lr", "0.1", "--lr"},
-                       {"run.exec", "eager", "--exec"},
                        {"model.likelihood.sigma", "2", "--set"}};
   EXPECT_EQ(load_config(sources).model.likelihood.sigma, 2.0);
 }

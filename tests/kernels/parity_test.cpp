@@ -7,6 +7,7 @@
 #include <cctype>
 #include <set>
 
+#include "cuda/training_case.h"
 #include "kernels/simt_backends.h"
 #include "simt/sanitizer.h"
 
@@ -116,6 +117,11 @@ TEST(SimtKernels, EachIsLaunchedByACaseOfTheTable) {
         check_values(backend, c);
       }
     }
+  // The persistent path is no operator.
+  for (const char* precision : {"fp32", "tf32", "bf16"}) {
+    const auto device = make_simt_device(simt_variant(0));
+    EXPECT_FALSE(train(*device, {.exec = "persistent", .precision = precision}, 1).tensors.empty());
+  }
   std::set<std::string_view> never;
   std::size_t all = 0;
   for (const simt::KernelEntry* entry : simt::all_kernels()) {

@@ -450,7 +450,7 @@ TEST(Findings, AccessesOutsideDeviceMemory) {
               launch(*runtime, CUVAE_KERNEL(fine),
                      {.block = {64, 1, 1}, .accesses = {&too_long, 1}}, nullptr, out.get());
             }),
-            "an access of the launch does not lie in device memory: 257 bytes");
+            "an access of the launch lies neither in device nor in pinned memory: 257 bytes");
 }
 
 TEST(Findings, WritesThatWereNotSaid) {
