@@ -15,21 +15,20 @@ template <class Format>
 __global__ void __launch_bounds__(Layout::threads, 1)
     persistent(const __grid_constant__ PersistentRun run) {
   CUVAE_DYNAMIC_SHARED(unsigned char, shared);
-  CUVAE_SHARED(AdamStep, adam, [1]);
-  CUVAE_SHARED(OwnerPlace, place, [1]);
+  CUVAE_SHARED(OwnerShared, small, [1]);
   device::wait_for_producers();
   device::let_dependents_start();
   // What is never written is zero: rows and columns beyond the sizes.
   for (int i = static_cast<int>(threadIdx.x); i < run.layout.shared_bytes / 16;
        i += Layout::threads)
     reinterpret_cast<float4*>(shared)[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  if (threadIdx.x == 0) place[0] = owner_place(run.layout, static_cast<int>(blockIdx.x));
+  if (threadIdx.x == 0) small[0].place = owner_place(run.layout, static_cast<int>(blockIdx.x));
   __syncthreads();
   if (static_cast<int>(blockIdx.x) < run.layout.owners) {
-    Owner<Format> owner(run, shared, place, adam);
+    Owner<Format> owner(run, shared, small);
     owner.train();
   } else {
-    Middle<Format> middle(run, shared, adam);
+    Middle<Format> middle(run, shared, &small[0].adam);
     middle.train();
   }
   device::cp_async_wait<0>();

@@ -200,7 +200,8 @@ class Middle {
   }
 
   // C [width, 8] = A [width, terms] B [8, terms]^T, with the terms cut so that all warps work; the
-  // parts go to parts() as [split][8][ld]. Returns the number of parts.
+  // parts go to parts() as [split][8][ld]. a_at(row, k): four terms of A. Returns the number of
+  // parts.
   template <class A>
   __device__ int split_product(int width, int terms, int ld, A a_at, const float* b, int b_ld) {
     const int tiles = (width + 15) / 16;
@@ -214,8 +215,13 @@ class Middle {
       float sum[1][4] = {};
       warp_product<Format>(
           sum, max(0, min(chunk, terms - k0)),
-          [=](int row, int k) { return a_at(m0 + row, k0 + k); },
-          [=](int, int row, int k) { return b[row * b_ld + k0 + k]; });
+          [=](int k, float4(&rows16)[2]) {
+            rows16[0] = a_at(m0 + at.group, k0 + k);
+            rows16[1] = a_at(m0 + at.group + 8, k0 + k);
+          },
+          [=](int k, float4(&columns)[1]) {
+            columns[0] = four_terms(b + at.group * b_ld + k0 + k);
+          });
 #pragma unroll
       for (int element = 0; element < 4; ++element)
         parts()[(unit / tiles * rows + at.column(element)) * ld + m0 + at.row(element)] =
@@ -251,14 +257,14 @@ class Middle {
       *reinterpret_cast<float4*>(run_.h1 + static_cast<std::int64_t>(row0() + row) * l_.encoder_ld +
                                  column) = h;
     }
-    device::cp_async_wait<0>();  // the weights
+    device::cp_async_wait<1>();  // the heads' weight
     __syncthreads();
 
     const int heads_ld = l_.middle.dheads_ld;
     const int splits = split_product(
         2 * latent(), l_.encoder_ld, heads_ld,
-        [=, this](int row, int k) { return heads()[row * l_.middle.heads_ld + k]; }, tile(),
-        tile_ld);
+        [=, this](int row, int k) { return four_terms(heads() + row * l_.middle.heads_ld + k); },
+        tile(), tile_ld);
     float kl[Layout::latent_slots];
 #pragma unroll
     for (int i = 0; i < Layout::latent_slots; ++i) {
@@ -273,7 +279,8 @@ class Middle {
       run_.z[static_cast<std::int64_t>(row0() + at.row) * l_.latent_ld + at.j] = drawn;
       kl[i] = gaussian_kl_term(mean_[i], logvar_[i]);
     }
-    __syncthreads();  // z is there, and the parts give their place
+    device::cp_async_wait<0>();  // the decoder's
+    __syncthreads();             // z is there, and the parts give their place
 #pragma unroll
     for (int i = 0; i < Layout::latent_slots; ++i) {
       const LatentPlace at = latent_place(i);
@@ -286,8 +293,14 @@ class Middle {
       float sum[1][4] = {};
       warp_product<Format>(
           sum, l_.latent_ld,
-          [=, this](int row, int k) { return hidden()[(first + row) * l_.middle.hidden_ld + k]; },
-          [=, this](int, int row, int k) { return z()[row * l_.middle.z_ld + k]; });
+          [=, this](int k, float4(&rows16)[2]) {
+            const float* from = hidden() + (first + at.group) * l_.middle.hidden_ld + k;
+            rows16[0] = four_terms(from);
+            rows16[1] = four_terms(from + 8 * l_.middle.hidden_ld);
+          },
+          [=, this](int k, float4(&columns)[1]) {
+            columns[0] = four_terms(z() + at.group * l_.middle.z_ld + k);
+          });
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
         const int row = at.column(element);
@@ -327,8 +340,10 @@ class Middle {
     const int z_ld = l_.middle.z_ld;
     const int splits = split_product(
         latent(), l_.decoder_ld, z_ld,
-        [=, this](int row, int k) { return hidden()[k * l_.middle.hidden_ld + row]; }, tile(),
-        tile_ld);
+        [=, this](int row, int k) {
+          return four_terms(hidden() + k * l_.middle.hidden_ld + row, l_.middle.hidden_ld);
+        },
+        tile(), tile_ld);
     const float dkl = run_.dkl.at(run_.hyper + 2 * step);
 #pragma unroll
     for (int i = 0; i < Layout::latent_slots; ++i) {
@@ -351,8 +366,14 @@ class Middle {
       float sum[1][4] = {};
       warp_product<Format>(
           sum, l_.heads_ld,
-          [=, this](int row, int k) { return heads()[k * l_.middle.heads_ld + first + row]; },
-          [=, this](int, int row, int k) { return dheads()[row * l_.middle.dheads_ld + k]; });
+          [=, this](int k, float4(&rows16)[2]) {
+            const float* from = heads() + k * l_.middle.heads_ld + first + at.group;
+            rows16[0] = four_terms(from, l_.middle.heads_ld);
+            rows16[1] = four_terms(from + 8, l_.middle.heads_ld);
+          },
+          [=, this](int k, float4(&columns)[1]) {
+            columns[0] = four_terms(dheads() + at.group * l_.middle.dheads_ld + k);
+          });
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
         const int row = at.column(element);
@@ -388,35 +409,90 @@ class Middle {
     device::store_to_host(run_.progress, static_cast<unsigned>(step) + 1);
   }
 
-  // dW1 = d(heads)^T h1 and dW2 = d(h2)^T z for this block's share of both, and Adam.
+  // Zeroes the rows beyond the batch, asks for the others.
+  __device__ __forceinline__ float* stage(int offset, int ld, const float* from, int from_ld,
+                                          int columns) {
+    float* const to = shared_at<float>(shared_, offset);
+    fetch(to, ld, from, from_ld, batch(), columns);
+    for (int i = batch() * ld + static_cast<int>(threadIdx.x); i < l_.rows * ld;
+         i += Layout::threads)
+      to[i] = 0.0f;
+    return to;
+  }
+
+  // One tile of a gradient, the sum over the batch of a's columns times b's.
+  __device__ __forceinline__ void gradient(float (&sum)[1][4], const float* a, int a_ld,
+                                           const float* b, int b_ld) const {
+    const int group = TilePlace().group;
+    warp_product<Format>(
+        sum, l_.rows,
+        [=](int k, float4(&rows16)[2]) {
+          rows16[0] = four_terms(a + k * a_ld + group, a_ld);
+          rows16[1] = four_terms(a + k * a_ld + group + 8, a_ld);
+        },
+        [=](int k, float4(&columns)[1]) { columns[0] = four_terms(b + k * b_ld + group, b_ld); });
+  }
+
+  // dW1 = d(heads)^T h1 and dW2 = d(h2)^T z for this block's share of both, and Adam. The operands
+  // take the place of the weights, which are fetched anew thereafter.
   __device__ void update(int step) {
     if (*run_.adam.commit == 0) return;
+    const Layout::Middle& m = l_.middle;
+    float heads_w[Layout::heads_slots][4];
+    float hidden_w[Layout::hidden_slots][4];
+#pragma unroll
+    for (int slot = 0; slot < Layout::heads_slots; ++slot)
+#pragma unroll
+      for (int element = 0; element < 4; ++element) {
+        const Tile own = heads_tile(slot);
+        heads_w[slot][element] = is_heads_tile(own)
+                                     ? heads()[(own.row + TilePlace().row(element)) * m.heads_ld +
+                                               own.column + TilePlace().column(element)]
+                                     : 0.0f;
+      }
+#pragma unroll
+    for (int slot = 0; slot < Layout::hidden_slots; ++slot)
+#pragma unroll
+      for (int element = 0; element < 4; ++element) {
+        const Tile own = hidden_tile(slot);
+        hidden_w[slot][element] =
+            is_hidden_tile(own) ? hidden()[(own.row + TilePlace().row(element)) * m.hidden_ld +
+                                           own.column + TilePlace().column(element)]
+                                : 0.0f;
+      }
+    __syncthreads();  // the weights give their place
+    const float* all_dheads =
+        stage(m.all_dheads, m.all_dheads_ld, run_.dheads, l_.heads_ld, l_.heads_ld);
+    const float* some_h1 = stage(m.some_h1, m.some_h1_ld, run_.h1 + column0(), l_.encoder_ld,
+                                 max(0, min(l_.heads_columns, l_.encoder_ld - column0())));
+    const float* some_dh2 = stage(m.some_dh2, m.some_dh2_ld, run_.dh2 + unit0(), l_.decoder_ld,
+                                  max(0, min(l_.hidden_rows, l_.decoder_ld - unit0())));
+    const float* all_z = stage(m.all_z, m.all_z_ld, run_.z, l_.latent_ld, l_.latent_ld);
+    device::cp_async_commit();
+    device::cp_async_wait<0>();
+    __syncthreads();
+
     const Adam adam = adam_of_step(run_, step);
+    const TilePlace at;
     const std::int64_t next = (step + 1) % 2;
-    // Rows beyond the batch are no rows.
-    const auto within = [this](const float* matrix, int ld, int b, int column) {
-      return b < batch() ? matrix[static_cast<std::int64_t>(b) * ld + column] : 0.0f;
-    };
+    float* const heads_copy = run_.heads_copy + next * l_.heads_ld * l_.encoder_ld;
+    float* const hidden_copy = run_.hidden_copy + next * l_.decoder_ld * l_.latent_ld;
 #pragma unroll
     for (int slot = 0; slot < Layout::heads_slots; ++slot) {
       const Tile own = heads_tile(slot);
       if (!is_heads_tile(own)) continue;
       float sum[1][4] = {};
-      warp_product<Format>(
-          sum, l_.rows,
-          [=, this](int row, int k) { return within(run_.dheads, l_.heads_ld, k, own.row + row); },
-          [=, this](int, int row, int k) {
-            return within(run_.h1, l_.encoder_ld, k, own.column + row);
-          });
+      gradient(sum, all_dheads + own.row, m.all_dheads_ld, some_h1 + own.column - column0(),
+               m.some_h1_ld);
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
-        if (heads_place(slot, element) < 0) continue;
-        const int row = own.row + TilePlace().row(element);
-        const int column = own.column + TilePlace().column(element);
-        float w = heads()[row * l_.middle.heads_ld + column];
-        adam_update(adam, *adam_, sum[0][element], w, heads_moments_.m[slot][element],
-                    heads_moments_.v[slot][element]);
-        run_.heads_copy[(next * l_.heads_ld + row) * l_.encoder_ld + column] = w;
+        const int row = own.row + at.row(element);
+        const int column = own.column + at.column(element);
+        if (row >= 2 * latent() || column >= l_.sizes.encoder) continue;
+        float& w = heads_w[slot][element];
+        adam_update<FastRoots>(adam, *adam_, sum[0][element], w, heads_moments_.m[slot][element],
+                               heads_moments_.v[slot][element]);
+        heads_copy[row * l_.encoder_ld + column] = w;
       }
     }
 #pragma unroll
@@ -424,44 +500,44 @@ class Middle {
       const Tile own = hidden_tile(slot);
       if (!is_hidden_tile(own)) continue;
       float sum[1][4] = {};
-      warp_product<Format>(
-          sum, l_.rows,
-          [=, this](int row, int k) { return within(run_.dh2, l_.decoder_ld, k, own.row + row); },
-          [=, this](int, int row, int k) {
-            return within(run_.z, l_.latent_ld, k, own.column + row);
-          });
+      gradient(sum, some_dh2 + own.row - unit0(), m.some_dh2_ld, all_z + own.column, m.all_z_ld);
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
-        if (hidden_place(slot, element) < 0) continue;
-        const int row = own.row + TilePlace().row(element);
-        const int column = own.column + TilePlace().column(element);
-        float w = hidden()[row * l_.middle.hidden_ld + column];
-        adam_update(adam, *adam_, sum[0][element], w, hidden_moments_.m[slot][element],
-                    hidden_moments_.v[slot][element]);
-        run_.hidden_copy[(next * l_.decoder_ld + row) * l_.latent_ld + column] = w;
+        const int row = own.row + at.row(element);
+        const int column = own.column + at.column(element);
+        if (row >= l_.sizes.decoder || column >= latent()) continue;
+        float& w = hidden_w[slot][element];
+        adam_update<FastRoots>(adam, *adam_, sum[0][element], w, hidden_moments_.m[slot][element],
+                               hidden_moments_.v[slot][element]);
+        hidden_copy[row * l_.latent_ld + column] = w;
       }
     }
     const int thread = static_cast<int>(threadIdx.x);
-    if (holds_heads_bias()) {
+    const auto batch_sum = [&](const float* first, int ld) {
       float sum = 0.0f;
-      for (int b = 0; b < batch(); ++b) sum += within(run_.dheads, l_.heads_ld, b, thread);
-      adam_update(adam, *adam_, sum, heads_bias_.value, heads_bias_.m, heads_bias_.v);
+      for (int b = 0; b < batch(); ++b) sum += first[b * ld];
+      return sum;
+    };
+    if (holds_heads_bias()) {
+      adam_update(adam, *adam_, batch_sum(all_dheads + thread, m.all_dheads_ld), heads_bias_.value,
+                  heads_bias_.m, heads_bias_.v);
       run_.heads.bias[thread] = heads_bias_.value;
     }
     if (holds_hidden_bias()) {
-      float sum = 0.0f;
-      for (int b = 0; b < batch(); ++b) sum += within(run_.dh2, l_.decoder_ld, b, unit0() + thread);
-      adam_update(adam, *adam_, sum, hidden_bias_.value, hidden_bias_.m, hidden_bias_.v);
+      adam_update(adam, *adam_, batch_sum(some_dh2 + thread, m.some_dh2_ld), hidden_bias_.value,
+                  hidden_bias_.m, hidden_bias_.v);
       run_.hidden.bias[unit0() + thread] = hidden_bias_.value;
     }
   }
 
-  // Asks for the weights as all middles have left them.
+  // Asks for the weights as all middles have left them; those of the heads come first. Columns
+  // beyond the sizes are zero again, which `update` wrote over.
   __device__ void refresh(int step) {
     if (*run_.adam.commit == 0) return;
     const std::int64_t next = (step + 1) % 2;
     fetch(heads(), l_.middle.heads_ld, run_.heads_copy + next * l_.heads_ld * l_.encoder_ld,
           l_.encoder_ld, l_.heads_ld, l_.encoder_ld);
+    device::cp_async_commit();
     fetch(hidden(), l_.middle.hidden_ld, run_.hidden_copy + next * l_.decoder_ld * l_.latent_ld,
           l_.latent_ld, l_.decoder_ld, l_.latent_ld);
     device::cp_async_commit();

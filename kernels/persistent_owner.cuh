@@ -35,13 +35,25 @@ __device__ __forceinline__ OwnerPlace owner_place(const Layout& l, int block) {
   return p;
 }
 
+// What a block has in static shared memory.
+struct OwnerShared {
+  OwnerPlace place;
+  AdamStep adam;
+  float sums[16];
+};
+
 template <class Format>
 class Owner {
  public:
-  // `place` and `adam` are shared; place holds this block's.
+  // small->place has been set.
   __device__ __forceinline__ Owner(const PersistentRun& run, unsigned char* shared,
-                                   const OwnerPlace* place, AdamStep* adam)
-      : run_(run), l_(run.layout), shared_(shared), p_(*place), adam_(adam) {}
+                                   OwnerShared* small)
+      : run_(run),
+        l_(run.layout),
+        shared_(shared),
+        p_(small->place),
+        adam_(&small->adam),
+        sums_(small->sums) {}
 
   __device__ void train() {
     load();
@@ -106,24 +118,29 @@ class Owner {
     return shared_at<std::int64_t>(shared_, l_.owner.source) + step % 2 * l_.rows;
   }
 
-  // Elements of dW0 in a thread's registers: tiles of 8 inputs, warp after warp.
+  // Elements of dW0 in a thread's registers. Four tiles of a warp have their columns in turn, so
+  // that a lane's four lie side by side; the last tile is of what is left behind all warps' fours.
+  static constexpr int fours = Layout::warps * 32;
+  [[nodiscard]] __device__ __forceinline__ static int encode_column(int slot, int column) {
+    return slot < 4 ? warp() * 32 + column * 4 + slot : fours + warp() * 8 + column;
+  }
   __device__ __forceinline__ std::int64_t encode_place(int slot, int element) const {
     const TilePlace at;
     const int row = at.row(element);
-    const int column = (warp() + slot * Layout::warps) * 8 + at.column(element);
+    const int column = encode_column(slot, at.column(element));
     if (!p_.encodes || row >= p_.units || column >= p_.inputs) return -1;
     return static_cast<std::int64_t>(p_.unit0 + row) * l_.sizes.in + p_.input0 + column;
   }
-  // Of dW3: the tile's two halves of 16 outputs go to even and odd warps.
-  __device__ __forceinline__ int out_row(int element) const {
+  // Of dW3: the tile's two halves of 16 outputs go to even and odd warps; columns likewise.
+  __device__ __forceinline__ static int out_row(int element) {
     return warp() % 2 * 16 + TilePlace().row(element);
   }
-  __device__ __forceinline__ int out_column(int slot, int element) const {
-    return (warp() / 2 + slot * (Layout::warps / 2)) * 8 + TilePlace().column(element);
+  __device__ __forceinline__ static int out_column(int slot, int column) {
+    return warp() / 2 * 32 + column * 4 + slot;
   }
   __device__ __forceinline__ std::int64_t out_place(int slot, int element) const {
     const int row = out_row(element);
-    const int column = out_column(slot, element);
+    const int column = out_column(slot, TilePlace().column(element));
     if (!p_.decodes || row >= p_.outs || column >= p_.parts) return -1;
     return static_cast<std::int64_t>(p_.out0 + row) * l_.sizes.decoder + p_.part0 + column;
   }
@@ -146,13 +163,24 @@ class Owner {
            run_.out.weight + static_cast<std::int64_t>(p_.out0) * l_.sizes.decoder + p_.part0,
            l_.sizes.decoder, p_.outs, p_.parts);
     if (p_.backs)
-      copy(back_weight(), l_.owner.back_ld,
-           run_.out.weight + static_cast<std::int64_t>(p_.back_out0) * l_.sizes.decoder + p_.back0,
-           l_.sizes.decoder, p_.back_outs, min(Layout::back_tile, l_.sizes.decoder - p_.back0));
+      copy_back_weight(
+          run_.out.weight + static_cast<std::int64_t>(p_.back_out0) * l_.sizes.decoder + p_.back0,
+          l_.sizes.decoder, min(Layout::back_tile, l_.sizes.decoder - p_.back0));
     encode_moments_.load(run_.encode, [this](int s, int e) { return encode_place(s, e); });
     out_moments_.load(run_.out, [this](int s, int e) { return out_place(s, e); });
     if (holds_encode_bias()) encode_bias_.load(run_.encode, p_.unit0 + thread);
     if (holds_out_bias()) out_bias_.load(run_.out, p_.out0 + thread);
+  }
+
+  // The tile for the data gradient, with the outputs, which are its terms, side by side.
+  __device__ void copy_back_weight(const float* from, std::int64_t from_ld, int units) {
+    const int ld = l_.owner.back_ld;
+    for (int i = static_cast<int>(threadIdx.x); i < p_.back_outs * Layout::back_tile;
+         i += Layout::threads) {
+      const int out = i / Layout::back_tile;
+      const int unit = i % Layout::back_tile;
+      if (unit < units) back_weight()[unit * ld + out] = from[out * from_ld + unit];
+    }
   }
 
   __device__ void store() const {
@@ -203,19 +231,57 @@ class Owner {
   [[nodiscard]] __device__ __forceinline__ float scaled(std::uint8_t byte) const {
     return (static_cast<float>(byte) - run_.shift) * run_.scale;
   }
+  // Products take the bytes themselves, which all formats hold exactly; sums are given the scale,
+  // and what the shift adds to them: sum (byte - shift) w = sum byte w - shift sum w.
+  __device__ __forceinline__ static float4 four_bytes(std::uint32_t word) {
+    return make_float4(device::float_of_byte(word, 0), device::float_of_byte(word, 1),
+                       device::float_of_byte(word, 2), device::float_of_byte(word, 3));
+  }
+  // Sums of 16 rows as the product sees them, for the shift.
+  __device__ __forceinline__ void sum_rows(const float* matrix, int ld, int count) {
+    if (run_.shift == 0.0f) return;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int row = warp(); row < 16; row += Layout::warps) {
+      float sum = 0.0f;
+      for (int i = lane; i < count; i += 32) sum += rounded<Format>(matrix[row * ld + i]);
+      sum = warp_sum(sum);
+      if (lane == 0) sums_[row] = sum;
+    }
+    __syncthreads();
+  }
+  [[nodiscard]] __device__ __forceinline__ float unshifted(float sum, int row) const {
+    return (run_.shift == 0.0f ? sum : sum - run_.shift * sums_[row]) * run_.scale;
+  }
 
   // P1. The parts of 16 hidden units.
   __device__ void encode(int step) {
-    const std::uint8_t* const bytes = x(step);
+    sum_rows(weight(), l_.owner.weight_ld, p_.inputs);
+    const TilePlace at;
     const int ld = l_.owner.weight_ld;
+    const int x_ld = l_.owner.x_ld;
+    const float* const w0 = weight() + at.group * ld;
+    const float* const w1 = w0 + 8 * ld;
     float* parts = run_.encode_parts +
                    static_cast<std::int64_t>(p_.input0 / l_.encode.piece) * batch() * l_.encoder_ld;
     for (int b0 = warp() * 16; b0 < batch(); b0 += Layout::warps * 16) {
+      const std::uint8_t* const x0 = x(step) + (b0 + at.group) * x_ld;
+      const std::uint8_t* const x1 = x0 + 8 * x_ld;
       float sum[2][4] = {};
-      warp_product<Format>(
+      warp_product<Format, true>(
           sum, l_.encode.piece,
-          [=, this](int row, int k) { return scaled(bytes[(b0 + row) * l_.owner.x_ld + k]); },
-          [=, this](int j, int row, int k) { return weight()[(8 * j + row) * ld + k]; });
+          [=](int k, float4(&rows)[2]) {
+            rows[0] = four_bytes(*reinterpret_cast<const std::uint32_t*>(x0 + k));
+            rows[1] = four_bytes(*reinterpret_cast<const std::uint32_t*>(x1 + k));
+          },
+          [=](int k, float4(&columns)[2]) {
+            columns[0] = four_terms(w0 + k);
+            columns[1] = four_terms(w1 + k);
+          });
+#pragma unroll
+      for (int j = 0; j < 2; ++j)
+#pragma unroll
+        for (int element = 0; element < 4; ++element)
+          sum[j][element] = unshifted(sum[j][element], 8 * j + at.column(element));
       put(sum, parts, l_.encoder_ld, b0, p_.unit0);
     }
   }
@@ -247,11 +313,11 @@ class Owner {
       if (!await(run_, counter(run_, Counter::updated),
                  static_cast<unsigned>(step) * static_cast<unsigned>(l_.decode.blocks())))
         return false;
-      const float* from =
+      copy_back_weight(
           run_.out_copy +
-          (static_cast<std::int64_t>(step % 2) * l_.out_ld + p_.back_out0) * l_.decoder_ld +
-          p_.back0;
-      fetch(back_weight(), l_.owner.back_ld, from, l_.decoder_ld, p_.back_outs, Layout::back_tile);
+              (static_cast<std::int64_t>(step % 2) * l_.out_ld + p_.back_out0) * l_.decoder_ld +
+              p_.back0,
+          l_.decoder_ld, Layout::back_tile);
     }
     if (step + 1 < run_.steps) ask_for_rows(step + 1);
     return true;
@@ -267,11 +333,22 @@ class Owner {
     device::cp_async_wait<0>();
     __syncthreads();
     const std::int64_t plane = static_cast<std::int64_t>(batch()) * l_.out_ld;
+    const int group = TilePlace().group;
+    const float* const w = out_weight() + group * ld;
     for (int b0 = warp() * 16; b0 < batch(); b0 += Layout::warps * 16) {
+      const float* const h0 = hidden() + (b0 + group) * ld;
+      const float* const h1 = h0 + 8 * ld;
       float sum[4][4] = {};
       warp_product<Format>(
-          sum, l_.decode.piece, [=, this](int row, int k) { return hidden()[(b0 + row) * ld + k]; },
-          [=, this](int j, int row, int k) { return out_weight()[(8 * j + row) * ld + k]; });
+          sum, l_.decode.piece,
+          [=](int k, float4(&rows)[2]) {
+            rows[0] = four_terms(h0 + k);
+            rows[1] = four_terms(h1 + k);
+          },
+          [=](int k, float4(&columns)[4]) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) columns[j] = four_terms(w + 8 * j * ld + k);
+          });
       put(sum, run_.logit_parts + p_.out_piece * plane, l_.out_ld, b0, p_.out0);
     }
     unsigned* exchanged = counter(run_, Counter::logits, p_.out_tile);
@@ -328,94 +405,121 @@ class Owner {
 
   // P4. The gradient of 16 hidden units of the decoder, over this block's piece of the outputs.
   __device__ void back() {
+    constexpr int ahead = Layout::stages - 1;
     const int slab_floats = l_.owner.slab_bytes / static_cast<int>(sizeof(float));
-    const int ld = l_.owner.slab_ld;
-    const int terms = (p_.back_outs + product_terms - 1) / product_terms * product_terms;
-    const int count = (terms + Layout::slab - 1) / Layout::slab;
+    const int count = (p_.back_outs + Layout::slab - 1) / Layout::slab;
+    const int group = TilePlace().group;
     const auto ask = [&](int slab) {
       if (slab < count)
-        fetch(slabs() + slab % 2 * slab_floats, ld,
-              run_.dlogits + p_.back_out0 + slab * Layout::slab, l_.out_ld, batch(),
-              min(Layout::slab, terms - slab * Layout::slab));
+        fetch(slabs() + slab % Layout::stages * slab_floats, Layout::slab,
+              run_.dlogits + p_.back_out0 + slab * Layout::slab, l_.out_ld, batch(), Layout::slab);
       device::cp_async_commit();
     };
     float* parts = run_.back_parts + static_cast<std::int64_t>(p_.back_out0 / l_.back.piece) *
                                          batch() * l_.decoder_ld;
-    constexpr int passes = 1;  // of 128 rows, whose sums are kept while the slabs go by
-    for (int pass0 = 0; pass0 < batch(); pass0 += passes * Layout::warps * 16) {
-      float sum[passes][2][4] = {};
-      ask(0);
+    for (int pass0 = 0; pass0 < batch(); pass0 += Layout::warps * 16) {
+      const int b0 = pass0 + warp() * 16;
+      float sum[2][4] = {};
+      for (int slab = 0; slab < ahead; ++slab) ask(slab);
       for (int slab = 0; slab < count; ++slab) {
-        ask(slab + 1);
-        device::cp_async_wait<1>();
-        __syncthreads();
-        const float* d = slabs() + slab % 2 * slab_floats;
-        const int k0 = slab * Layout::slab;
+        device::cp_async_wait<ahead - 1>();
+        __syncthreads();  // the slab is there for all, and the one before is no longer read
+        ask(slab + ahead);
+        if (b0 >= batch()) continue;
+        const float* d = slabs() + slab % Layout::stages * slab_floats;
+        const float* w = back_weight() + slab * Layout::slab;
+        const int ld = l_.owner.back_ld;
+        warp_product<Format>(
+            sum, Layout::slab,
+            [=](int k, float4(&rows)[2]) {
 #pragma unroll
-        for (int pass = 0; pass < passes; ++pass) {
-          const int b0 = pass0 + (pass * Layout::warps + warp()) * 16;
-          if (b0 < batch())
-            warp_product<Format>(
-                sum[pass], min(Layout::slab, terms - k0),
-                [=](int row, int k) { return d[(b0 + row) * ld + k]; },
-                [=, this](int j, int row, int k) {
-                  return back_weight()[(k0 + k) * l_.owner.back_ld + 8 * j + row];
-                });
-        }
-        __syncthreads();  // the slab gives its place to the next but one
+              for (int half = 0; half < 2; ++half)
+                rows[half] = four_terms(d + (b0 + group + 8 * half) * Layout::slab + k);
+            },
+            [=](int k, float4(&columns)[2]) {
+#pragma unroll
+              for (int j = 0; j < 2; ++j) columns[j] = four_terms(w + (8 * j + group) * ld + k);
+            });
       }
-#pragma unroll
-      for (int pass = 0; pass < passes; ++pass)
-        put(sum[pass], parts, l_.decoder_ld, pass0 + (pass * Layout::warps + warp()) * 16,
-            p_.back0);
+      __syncthreads();  // the slabs give their place
+      put(sum, parts, l_.decoder_ld, b0, p_.back0);
     }
     device::cp_async_wait<0>();
   }
 
-  // The sum of a column over the batch.
-  __device__ __forceinline__ float column_sum(const float* matrix, int ld, int column) const {
+  // Zeroes the rows beyond the batch of a matrix that others have used the place of.
+  __device__ __forceinline__ void clear_rows(float* matrix, int ld) const {
+    for (int i = batch() * ld + static_cast<int>(threadIdx.x); i < l_.rows * ld;
+         i += Layout::threads)
+      matrix[i] = 0.0f;
+  }
+
+  // The sum over the batch of what stands `ld` apart.
+  __device__ __forceinline__ float batch_sum(const float* first, int ld) const {
     float sum = 0.0f;
-    for (int b = 0; b < batch(); ++b) sum += matrix[b * ld + column];
+    for (int b = 0; b < batch(); ++b) sum += first[b * ld];
     return sum;
   }
 
   // dW3 = d(logits)^T h2, Adam, and the copy for the other blocks.
   __device__ void update_out(int step) {
-    const int ld = l_.owner.slab_ld;
+    const int ld = l_.owner.dlogits_ld;
     const int hidden_ld = l_.owner.out_ld;
+    const float* const d = slabs();
+    clear_rows(slabs(), ld);
     fetch(slabs(), ld, run_.dlogits + p_.out0, l_.out_ld, batch(), Layout::decode_tile);
     device::cp_async_commit();
     device::cp_async_wait<0>();
     __syncthreads();
     const bool commits = *run_.adam.commit != 0;
+    // The tiles of a warp have their columns in turn, four side by side for each lane.
     float sum[Layout::decode_slots][4] = {};
-    const int m0 = warp() % 2 * 16;
+    const int m0 = warp() % 2 * 16 + TilePlace().group;
+    const int column0 = out_column(0, TilePlace().group);
+    const float* const h = hidden() + column0;
+    const bool within = column0 < l_.decode.piece;
     warp_product<Format>(
-        sum, l_.rows, [=, this](int row, int k) { return slabs()[k * ld + m0 + row]; },
-        [=, this](int slot, int row, int k) {
-          const int column = (warp() / 2 + slot * (Layout::warps / 2)) * 8 + row;
-          return column < l_.decode.piece ? hidden()[k * hidden_ld + column] : 0.0f;
+        sum, l_.rows,
+        [=](int k, float4(&rows)[2]) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half)
+            rows[half] = four_terms(d + k * ld + m0 + 8 * half, ld);
+        },
+        [=](int k, float4(&columns)[Layout::decode_slots]) {
+          static_assert(Layout::decode_slots == 4);
+          const float4 none = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+          const float4 t0 = within ? four_terms(h + k * hidden_ld) : none;
+          const float4 t1 = within ? four_terms(h + (k + 1) * hidden_ld) : none;
+          const float4 t2 = within ? four_terms(h + (k + 2) * hidden_ld) : none;
+          const float4 t3 = within ? four_terms(h + (k + 3) * hidden_ld) : none;
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            columns[j] = make_float4(element_of(t0, j), element_of(t1, j), element_of(t2, j),
+                                     element_of(t3, j));
         });
     float* to = run_.out_copy +
                 (static_cast<std::int64_t>((step + 1) % 2) * l_.out_ld + p_.out0) * l_.decoder_ld +
                 p_.part0;
     const Adam adam = adam_of_step(run_, step);
+    const TilePlace at;
 #pragma unroll
-    for (int slot = 0; slot < Layout::decode_slots; ++slot)
+    for (int element = 0; element < 4; ++element) {
+      const int row = out_row(element);
+      if (row >= p_.outs) continue;
 #pragma unroll
-      for (int element = 0; element < 4; ++element) {
-        if (out_place(slot, element) < 0) continue;
-        const int row = out_row(element);
-        const int column = out_column(slot, element);
+      for (int slot = 0; slot < Layout::decode_slots; ++slot) {
+        const int column = out_column(slot, at.column(element));
+        if (column >= p_.parts) continue;
         float& w = out_weight()[row * hidden_ld + column];
         if (commits)
-          adam_update(adam, *adam_, sum[slot][element], w, out_moments_.m[slot][element],
-                      out_moments_.v[slot][element]);
+          adam_update<FastRoots>(adam, *adam_, sum[slot][element], w, out_moments_.m[slot][element],
+                                 out_moments_.v[slot][element]);
         to[static_cast<std::int64_t>(row) * l_.decoder_ld + column] = w;
       }
+    }
     if (holds_out_bias() && commits) {
       const int thread = static_cast<int>(threadIdx.x);
-      adam_update(adam, *adam_, column_sum(slabs(), ld, thread), out_bias_.value, out_bias_.m,
+      adam_update(adam, *adam_, batch_sum(d + thread, ld), out_bias_.value, out_bias_.m,
                   out_bias_.v);
       run_.out.bias[p_.out0 + thread] = out_bias_.value;
     }
@@ -423,35 +527,74 @@ class Owner {
 
   // P6. dW0 = d(h1)^T x, and Adam.
   __device__ void update_encode(int step) {
-    const int ld = l_.owner.slab_ld;  // rows beyond the batch stay zero
-    fetch(slabs(), ld, run_.dh1 + p_.unit0, l_.encoder_ld, batch(), Layout::encode_tile);
-    device::cp_async_commit();
-    device::cp_async_wait<0>();
+    // With the batch, whose rows are the terms, side by side.
+    const int ld = l_.owner.dh1_ld;
+    float* const d = slabs();
+    for (int i = static_cast<int>(threadIdx.x); i < l_.rows * (Layout::encode_tile / 4);
+         i += Layout::threads) {
+      const int b = i / (Layout::encode_tile / 4);
+      const int unit = i % (Layout::encode_tile / 4) * 4;
+      const float4 four = b < batch()
+                              ? four_terms(run_.dh1 + static_cast<std::int64_t>(b) * l_.encoder_ld +
+                                           p_.unit0 + unit)
+                              : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) d[(unit + j) * ld + b] = element_of(four, j);
+    }
     __syncthreads();
     if (*run_.adam.commit == 0) return;
+    sum_rows(d, ld, batch());
     const std::uint8_t* const bytes = x(step);
     const int x_ld = l_.owner.x_ld;
-    const Adam adam = adam_of_step(run_, step);
+    const int group = TilePlace().group;
+    const int column0 = encode_column(0, group);
+    const int column4 = encode_column(4, group);
+    const bool within = column0 < l_.encode.piece;
+    const bool fifth = fours + warp() * 8 < l_.encode.piece;  // a warp has it or has it not
     float sum[Layout::encode_slots][4] = {};
-    warp_product<Format>(
-        sum, l_.rows, [=, this](int row, int k) { return slabs()[k * ld + row]; },
-        [=, this](int slot, int row, int k) {
-          const int column = (warp() + slot * Layout::warps) * 8 + row;
-          return column < l_.encode.piece ? scaled(bytes[k * x_ld + column]) : 0.0f;
-        });
+    warp_product<Format, false, true>(
+        sum, l_.rows,
+        [=](int k, float4(&rows)[2]) {
 #pragma unroll
-    for (int slot = 0; slot < Layout::encode_slots; ++slot)
+          for (int half = 0; half < 2; ++half)
+            rows[half] = four_terms(d + (group + 8 * half) * ld + k);
+        },
+        [=](int k, float4(&columns)[Layout::encode_slots]) {
+          static_assert(Layout::encode_slots == 5);
+          const std::uint8_t* const from = bytes + k * x_ld;
+          const auto word = [&](int i) {
+            return within ? *reinterpret_cast<const std::uint32_t*>(from + i * x_ld + column0) : 0u;
+          };
+          const std::uint32_t words[4] = {word(0), word(1), word(2), word(3)};
+#pragma unroll
+          for (int j = 0; j < 4; ++j)
+            columns[j] =
+                make_float4(device::float_of_byte(words[0], j), device::float_of_byte(words[1], j),
+                            device::float_of_byte(words[2], j), device::float_of_byte(words[3], j));
+          columns[4] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+          if (fifth) {
+            const auto byte = [&](int i) { return static_cast<float>(from[i * x_ld + column4]); };
+            columns[4] = make_float4(byte(0), byte(1), byte(2), byte(3));
+          }
+        });
+    const Adam adam = adam_of_step(run_, step);
+    const TilePlace at;
+    float* const w = weight() + at.group * l_.owner.weight_ld;
+#pragma unroll
+    for (int slot = 0; slot < Layout::encode_slots; ++slot) {
+      if (slot == 4 && !fifth) continue;
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
-        if (encode_place(slot, element) < 0) continue;
-        const int row = TilePlace().row(element);
-        const int column = (warp() + slot * Layout::warps) * 8 + TilePlace().column(element);
-        adam_update(adam, *adam_, sum[slot][element], weight()[row * l_.owner.weight_ld + column],
-                    encode_moments_.m[slot][element], encode_moments_.v[slot][element]);
+        const int column = encode_column(slot, at.column(element));
+        if (at.row(element) >= p_.units || column >= p_.inputs) continue;
+        adam_update<FastRoots>(adam, *adam_, unshifted(sum[slot][element], at.row(element)),
+                               w[element / 2 * 8 * l_.owner.weight_ld + column],
+                               encode_moments_.m[slot][element], encode_moments_.v[slot][element]);
       }
+    }
     if (holds_encode_bias()) {
       const int thread = static_cast<int>(threadIdx.x);
-      adam_update(adam, *adam_, column_sum(slabs(), ld, thread), encode_bias_.value, encode_bias_.m,
+      adam_update(adam, *adam_, batch_sum(d + thread * ld, 1), encode_bias_.value, encode_bias_.m,
                   encode_bias_.v);
       run_.encode.bias[p_.unit0 + thread] = encode_bias_.value;
     }
@@ -463,6 +606,7 @@ class Owner {
   unsigned char* shared_;
   const OwnerPlace& p_;
   AdamStep* adam_;
+  float* sums_;
   Moments<Layout::encode_slots> encode_moments_;
   Moments<Layout::decode_slots> out_moments_;
   BiasElement encode_bias_;

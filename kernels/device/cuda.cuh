@@ -160,6 +160,23 @@ __device__ __forceinline__ void let_dependents_start() {
 #endif
 }
 
+// Byte i (0 to 3) of a word as a float, by two instructions.
+__device__ __forceinline__ float float_of_byte(std::uint32_t word, int i) {
+  return __uint_as_float(__byte_perm(word, 0x4B000000, 0x7440 | i)) - 8388608.0f;
+}
+
+// Within 2 units in the last place; denormal numbers are zero; b up to 2^126.
+__device__ __forceinline__ float fast_divide(float a, float b) {
+  float result;
+  asm("div.full.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+__device__ __forceinline__ float fast_sqrt(float x) {
+  float result;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 // Philox4x32-10: cuRAND's own rounds.
 __device__ __forceinline__ uint4 philox(uint4 counter, uint2 key) {
   return curand_Philox4x32_10(counter, key);

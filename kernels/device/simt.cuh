@@ -499,6 +499,16 @@ inline void let_dependents_start(Place at = Place::current()) {
   simt::let_dependents_start(at);
 }
 
+inline float float_of_byte(std::uint32_t word, int i) {
+  return static_cast<float>(word >> 8 * i & 0xff);
+}
+inline float fast_divide(float a, float b) {
+  return a / b;
+}
+inline float fast_sqrt(float x) {
+  return ::sqrtf(x);
+}
+
 // Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 inline uint4 philox(uint4 c, uint2 key) {
   for (int round = 0; round < 10; ++round) {

@@ -15,7 +15,12 @@ constexpr int round_up(int value, int to) {
 constexpr int divide_up(int value, int by) {
   return (value + by - 1) / by;
 }
-// A row's stride in shared memory: the lanes of a warp that read eight rows hit different banks.
+// A row's stride in shared memory, in floats. With 16 modulo 32 the eight lanes that are served
+// together when each fetches four floats hit different banks; with 4, two of them the same one.
+constexpr int banked(int columns) {
+  const int whole = round_up(columns, 16);
+  return whole % 32 == 16 ? whole : whole + 16;
+}
 constexpr int strided(int columns) {
   return round_up(columns, 16) + 4;
 }
@@ -48,20 +53,22 @@ constexpr int float_bytes = static_cast<int>(sizeof(float));
 PersistentLayout::Owner owner_memory(const PersistentLayout& l) {
   PersistentLayout::Owner o;
   Shelf shelf;
-  o.weight_ld = strided(l.encode.piece);
+  o.weight_ld = banked(l.encode.piece);
   o.weight = shelf.put(PersistentLayout::encode_tile * o.weight_ld * float_bytes);
-  o.out_ld = strided(l.decode.piece);
+  o.out_ld = banked(l.decode.piece);
   o.out_weight = shelf.put(PersistentLayout::decode_tile * o.out_ld * float_bytes);
-  o.back_ld = PersistentLayout::back_tile;
-  o.back_weight = shelf.put(l.back.piece * o.back_ld * float_bytes);
-  // 16 modulo 32 bytes, for the banks.
-  o.x_ld = round_up(l.encode.piece, 32) + (l.encode.piece % 32 == 16 ? -16 : 16);
+  o.back_ld = banked(l.back.piece);
+  o.back_weight = shelf.put(PersistentLayout::back_tile * o.back_ld * float_bytes);
+  o.x_ld = banked(l.encode.piece);  // bytes
   o.x_bytes = l.rows * o.x_ld;
   o.x = shelf.put(2 * o.x_bytes);
   o.hidden = shelf.put(l.rows * o.out_ld * float_bytes);
-  o.slab_ld = PersistentLayout::slab + 4;
-  o.slab_bytes = l.rows * o.slab_ld * float_bytes;
-  o.slabs = shelf.put(2 * o.slab_bytes);
+  o.slab_bytes = l.rows * PersistentLayout::slab * float_bytes;
+  o.dlogits_ld = PersistentLayout::decode_tile + 4;
+  o.dh1_ld = banked(l.rows);
+  o.slabs = shelf.put(
+      std::max({PersistentLayout::stages * o.slab_bytes, l.rows * o.dlogits_ld * float_bytes,
+                PersistentLayout::encode_tile * o.dh1_ld * float_bytes}));
   o.source = shelf.put(2 * l.rows * static_cast<int>(sizeof(std::int64_t)));
   o.bytes = shelf.end();
   return o;
@@ -71,11 +78,22 @@ PersistentLayout::Owner owner_memory(const PersistentLayout& l) {
 PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
   PersistentLayout::Middle m;
   constexpr int rows = PersistentLayout::middle_rows;
+  const auto floats = [&](Shelf& shelf, int ld) { return shelf.put(l.rows * ld * float_bytes); };
+  Shelf update;
+  m.all_dheads_ld = strided(l.heads_ld);
+  m.all_dheads = floats(update, m.all_dheads_ld);
+  m.some_h1_ld = strided(l.heads_columns);
+  m.some_h1 = floats(update, m.some_h1_ld);
+  m.some_dh2_ld = strided(l.hidden_rows);
+  m.some_dh2 = floats(update, m.some_dh2_ld);
+  m.all_z_ld = strided(l.latent_ld);
+  m.all_z = floats(update, m.all_z_ld);
   Shelf shelf;
   m.heads_ld = strided(l.sizes.encoder);
   m.heads = shelf.put(l.heads_ld * m.heads_ld * float_bytes);
   m.hidden_ld = strided(l.sizes.latent);
   m.hidden = shelf.put(l.decoder_ld * m.hidden_ld * float_bytes);
+  if (update.end() > shelf.end()) shelf.put(update.end() - shelf.end());
   m.tile_ld = strided(std::max(l.sizes.encoder, l.sizes.decoder));
   m.tile = shelf.put(rows * m.tile_ld * float_bytes);
   m.dheads_ld = strided(2 * l.sizes.latent);
