@@ -46,6 +46,7 @@ class Peer:
         self.jax, self.np, self.args = jax, jnp, args
         self.device = jax.devices()[0]
         keys = iter(jax.random.split(jax.random.key(SEED), 64))
+        start = protocol.Start(args.start, args) if args.start else None  # sets the input's size
         # Names as cuvae's, but for the heads: mean's rows, then logvar's.
         sizes = [[args.input, *args.encoder], [args.latent, *args.decoder]]
         self.layers = [[f"{side}.{i}" for i in range(len(widths) - 1)]
@@ -54,8 +55,8 @@ class Peer:
                   for name, pair in zip(names, zip(widths, widths[1:]))}
         shapes |= {"heads": (args.encoder[-1], 2 * args.latent),
                    "decoder.out": (args.decoder[-1], args.input)}
-        if args.start:
-            self.read(protocol.Start(args.start, args), shapes)
+        if start:
+            self.read(start, shapes)
         else:
             self.draw(shapes, keys)
         self.key = next(keys)

@@ -97,8 +97,10 @@ def read_safetensors(path: str) -> dict:
             tensors[name] = np.frombuffer(body[begin:end], dtypes[entry["dtype"]]).reshape(
                 entry["shape"])
         return tensors
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise Unreadable(f"{path}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            MemoryError) as error:
+        words = str(error).splitlines()
+        raise Unreadable(f"{path}: {words[0] if words else 'no safetensors'}") from None
 
 
 class Refused(Exception):

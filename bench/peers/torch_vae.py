@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-PARAMETERS = ("encoder.0", "encoder.mean", "encoder.logvar", "decoder.0", "decoder.out")
-
 
 def bound_logvar(v: torch.Tensor) -> torch.Tensor:
     """Identity on [-10, 10]; beyond it sign(v) * (10 + 10 * tanh((|v| - 10) / 10))."""
