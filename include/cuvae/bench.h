@@ -166,6 +166,9 @@ struct BenchReport {
   std::vector<DecodeBench> decodes;
 };
 
+// Error(usage) for an unknown suite, or counts, sizes or a tolerance that cannot be.
+void validate(const BenchOptions& options);
+
 // The training split may be missing: then `dataset` is synthetic images of 28 x 28, seeded and as
 // sparse as MNIST: 60,000, or twice the largest batch. Errors: Error(usage) for an unknown suite or
 // peer, or negative counts.

@@ -337,7 +337,20 @@ class Suite {
   BenchReport report_;
 };
 
-void check_options(const BenchOptions& options, const DeviceInfo& info) {
+// Rows of synthetic data: 60,000 as MNIST has, or two of the largest batch, which then come from
+// memory and not from a GPU's cache.
+std::int64_t synthetic_rows(const Config& config, const BenchOptions& options, bool cpu) {
+  constexpr std::int64_t mnist = 60000;
+  std::vector<std::int64_t> batches = {config.train.batch_size};
+  if (options.suite == "step") batches = step_batches(options);
+  if (options.suite == "wide") batches = wide_batches(options, cpu);
+  if (options.suite == "decode") batches = decode_batches(options, cpu);
+  return std::max(mnist, 2 * *std::ranges::max_element(batches));
+}
+
+}  // namespace
+
+void validate(const BenchOptions& options) {
   for (const auto& [name, count] :
        {std::pair("--repeats", options.repeats), std::pair("--steps", options.steps),
         std::pair("--epochs", options.epochs), std::pair("--check-steps", options.check_steps)}) {
@@ -355,34 +368,21 @@ void check_options(const BenchOptions& options, const DeviceInfo& info) {
     throw Error(Status::usage, "a tolerance is below 0", "--check-tolerance",
                 "give nats per image, as 0.5");
   }
-  constexpr std::string_view suites = "use step, wide, kernels, epochs or decode";
+  constexpr std::string_view suites = "use step, wide, decode, epochs, kernels or units";
   if (!options.suite.empty() && options.suite != "step" && options.suite != "wide" &&
       options.suite != "kernels" && options.suite != "epochs" && options.suite != "decode") {
     const std::string near =
-        closest(options.suite, {"step", "wide", "kernels", "epochs", "decode"});
+        closest(options.suite, {"step", "wide", "kernels", "epochs", "decode", "units"});
     throw Error(Status::usage, "there is no suite `" + options.suite + "`", "--suite",
                 near.empty() ? std::string(suites) : "did you mean `" + near + "`?");
   }
-  check_peers(options.peer_names, !on_cpu(info));
 }
-
-// Rows of synthetic data: 60,000 as MNIST has, or two of the largest batch, which then come from
-// memory and not from a GPU's cache.
-std::int64_t synthetic_rows(const Config& config, const BenchOptions& options, bool cpu) {
-  constexpr std::int64_t mnist = 60000;
-  std::vector<std::int64_t> batches = {config.train.batch_size};
-  if (options.suite == "step") batches = step_batches(options);
-  if (options.suite == "wide") batches = wide_batches(options, cpu);
-  if (options.suite == "decode") batches = decode_batches(options, cpu);
-  return std::max(mnist, 2 * *std::ranges::max_element(batches));
-}
-
-}  // namespace
 
 BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
                   const BenchOptions& options) {
   const DeviceInfo info = device.info();
-  check_options(options, info);
+  validate(options);
+  check_peers(options.peer_names, !on_cpu(info));
   device.check(compile_options(config, 0));
   if (!dataset || !dataset->train) {
     dataset = synthetic_dataset(synthetic_rows(config, options, on_cpu(info)));

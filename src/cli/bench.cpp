@@ -35,11 +35,13 @@ struct Options {
 
 std::vector<std::string> parts_of(const std::string& list) {
   std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin < list.size();) {
-    const std::size_t end = std::min(list.find(',', begin), list.size());
+  if (list.empty()) return parts;
+  std::size_t begin = 0;
+  for (std::size_t end = list.find(','); end != list.npos; end = list.find(',', begin)) {
     parts.push_back(list.substr(begin, end - begin));
     begin = end + 1;
   }
+  parts.push_back(list.substr(begin));
   return parts;
 }
 
@@ -99,6 +101,7 @@ int run_bench(const Options& options, const Output& output) {
   how.peers = options.peers || !options.peer_names.empty();
   how.peer_names = options.peer_names;
   how.python = options.python;
+  validate(how);
   how.on_message = [&](const std::string& line) { output.log(line); };
   const Config config = options.config.load();
   // --epochs means the epochs to measure; a preset's twenty are none that anybody asked for.
@@ -139,7 +142,7 @@ Command bench_command() {
       "bench", "measures training steps against the machine's ceiling and other frameworks",
       "cuvae bench --json\n"
       "cuvae bench --device cpu --threads 2 --batch-size 4096\n"
-      "cuvae bench --suite step --peers --python \"$(scripts/peers-venv --jax)\" --out step.json\n"
+      "cuvae bench --suite step --peers --python python3 --out step.json\n"
       "cuvae bench --suite wide --device cuda --precisions fp32,tf32,bf16\n"
       "cuvae bench --suite epochs --device cuda --precision tf32",
       [](Flags& flags) -> Run {
@@ -157,7 +160,8 @@ Command bench_command() {
         flags.value("--out", options->out, "FILE", "JSON of what is measured, after every row");
         flags.flag("--peers", options->peers, "measure PyTorch and JAX as well");
         flags.list("--peer", options->peer_names, "NAME", "only this one; may be repeated");
-        flags.value("--python", options->python, "FILE", "a Python that can import torch");
+        flags.value("--python", options->python, "FILE",
+                    "that can import torch and jax (scripts/peers-venv --jax)");
         flags.value("--check-steps", options->check_steps, "N",
                     "until neg_elbo is compared with a peer's; 0 = 300, or what takes 5 s");
         flags.value("--check-tolerance", options->check_tolerance, "NATS",
