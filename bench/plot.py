@@ -66,7 +66,7 @@ def draw(reports, series, out, title):
     axes.set_ylabel("ms a training step (median, quartiles)")
     first = reports[0]
     axes.set_title(title or f"One training step of 784-512-32 on {first['machine']}"
-                   + (f", {first['threads']} threads" if first["threads"] else ""))
+                   + (f", threads: {first['threads']}" if first["threads"] else ""))
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")
     figure.tight_layout()

@@ -468,16 +468,16 @@ class Check(unittest.TestCase):
                 self.assertEqual(hello["sizes"], {"input": 30, "encoder": [24, 16], "latent": 3,
                                                   "decoder": [20, 12]})
                 self.assertGreater(repeat["seconds"], 0)
-                # Untrained it is 30 log 2 = 20.8.
+                # Untrained it is 30 log 2 = 20.8; other noise makes about 5 % of so small a model.
                 self.assertLess(want, 15)
                 for reply in (first, second):
                     self.assertEqual(reply["rows"], self.ROWS)
-                    self.assertAlmostEqual(reply["neg_elbo"], want, delta=0.05 * want)
+                    self.assertAlmostEqual(reply["neg_elbo"], want, delta=0.2 * want)
 
     def test_another_learning_rate_is_noticed(self):
         check = json.dumps({"work": "check", "steps": self.STEPS, "batch": 16, "rows": self.ROWS})
         _, replies, _ = self.talk("torch_step.py", [check], "--lr", "1e-3")
-        self.assertGreater(abs(replies[1]["neg_elbo"] - self.expected()), 0.05 * self.expected())
+        self.assertGreater(abs(replies[1]["neg_elbo"] - self.expected()), 0.4 * self.expected())
 
     def test_bad_starts_are_one_line_and_status_3(self):
         for change in ({"order": None}, {"encoder.1.weight": None},
