@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 
@@ -147,6 +148,8 @@ def serve(name: str, make_peer, missing: str) -> int:
             continue
         try:
             reply = peer.serve(line)
+            if not all(math.isfinite(v) for v in reply.values() if isinstance(v, float)):
+                reply = {"error": "its training has diverged"}
         except Refused as error:
             reply = {"error": str(error)}
         except (RuntimeError, ValueError) as error:  # memory, or the compiler
