@@ -5,10 +5,12 @@ one JSON line, so that the caller can interleave repeats of several programs in 
 
     {"steps": 200, "batch": 128}                 -> {"seconds": ..., "steps": 200, "loss": ...}
     {"steps": 200, "batch": 128, "work": "gemm"} -> {"seconds": ..., "steps": 200, "gflops": ...}
+    {"steps": 300, "batch": 128, "work": "check", "rows": 8192} -> {"neg_elbo": ..., ...}
 
-"work" is "step" (default) or "gemm", the step's 11 matrix products alone. A batch size is warmed up
-(and compiled) at its first use, outside the timing. A request that cannot be served gets
-{"error": ...}. The peer ends with status 0 at the end of stdin.
+"work" is "step" (default), "gemm", the step's matrix products alone, or "check": train from the
+start, then neg_elbo of the first rows. A batch size is warmed up (and compiled) at its first use,
+outside the timing. A request that cannot be served gets {"error": ...}. The peer ends with status 0
+at the end of stdin.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ import time
 import protocol
 
 SEED = 20
-MODES = ("eager", "compile", "reduce-overhead", "max-autotune", "graph", "compiled-graph")
+MODES = ("eager", "compile", "reduce-overhead", "max-autotune", "graph", "compiled-graph",
+         "tuned-graph")
+GRAPHS = ("graph", "compiled-graph", "tuned-graph")
 GRAPH_STEPS = 20  # whole steps that one replay runs
 
 
@@ -34,8 +38,8 @@ def parse() -> argparse.Namespace:
                         help="compile: torch.compile of gather, forward, loss and their backward; "
                         "cuda only: reduce-overhead: the same with its CUDA graphs; max-autotune: "
                         "and with its choice of kernels; graph: eager whole steps, "
-                        f"{GRAPH_STEPS} in one CUDA graph; compiled-graph: the same with the "
-                        "compiled and tuned loss")
+                        f"{GRAPH_STEPS} in one CUDA graph; compiled-graph, tuned-graph: the same "
+                        "with the compiled loss, and with its choice of kernels")
     parser.add_argument("--adam", choices=("auto", "fused", "foreach", "single"), default="auto",
                         help="Adam's implementation (auto: the first of them that is supported)")
     parser.add_argument("--heads", choices=("merged", "separate"), default="merged",
@@ -68,29 +72,61 @@ class Peer:
 
         import torch_vae
         self.vae = torch_vae
-        self.model = torch_vae.Vae(args.input, args.hidden, args.latent,
-                                   merged_heads=args.heads == "merged",
-                                   bounded=args.bound_logvar).to(args.device)
-        self.sizes = (args.input, args.hidden, args.latent)
+        start = protocol.Start(args.start, args) if args.start else None
+        self.model = torch_vae.Vae(args.input, args.encoder, args.latent,
+                                   merged_heads=args.heads == "merged", bounded=args.bound_logvar,
+                                   decoder=args.decoder).to(args.device)
+        if start is None:
+            # As sparse as MNIST: four pixels in five are zero.
+            data = torch.randint(1, 256, (args.samples, args.input), dtype=torch.uint8)
+            data *= (torch.rand(args.samples, args.input) < 0.2)
+            order = torch.randperm(args.samples)
+        else:
+            data, order = (torch.from_numpy(a.copy()) for a in (start.data, start.order))
+            self.load(start)
+        self.start = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.adam, self.optimizer = self.make_adam()
-        # As sparse as MNIST: four pixels in five are zero.
-        grey = torch.randint(1, 256, (args.samples, args.input), dtype=torch.uint8)
-        grey *= (torch.rand(args.samples, args.input) < 0.2)
-        self.data = grey.to(args.device)  # [samples, input], uint8
-        self.order = torch.randperm(args.samples).to(args.device)
+        self.data = data.to(args.device)  # [samples, input], uint8
+        self.order = order.to(args.device)
         self.position = 0
         self.loss = self.compute_loss
-        if args.mode not in ("eager", "graph"):
+        if args.mode not in ("eager", "graph"):  # the others compile
             if not hasattr(torch, "compile"):
                 raise RuntimeError(f"PyTorch {torch.__version__} has no torch.compile: "
                                    "use --mode eager")
             # Graphs of its own would nest in ours.
             self.loss = torch.compile(self.compute_loss, dynamic=False, mode={
-                "compile": "default", "compiled-graph": "max-autotune-no-cudagraphs"}.get(
-                    args.mode, args.mode))
+                "compile": "default", "compiled-graph": "default",
+                "tuned-graph": "max-autotune-no-cudagraphs"}.get(args.mode, args.mode))
         self.graphs: dict[tuple[int, int], tuple] = {}  # by steps and batch
         self.warm: set[tuple[str, int]] = set()
         self.products: dict[int, list] = {}
+
+    def load(self, start) -> None:
+        torch, state = self.torch, {}
+        for name, value in self.model.state_dict().items():
+            # The merged heads are mean's rows, then logvar's.
+            parts = [name.replace("heads", part) for part in ("mean", "logvar")]
+            try:
+                given = ([start.weights[name]] if "heads" not in name else
+                         [start.weights[part] for part in parts])
+            except KeyError as error:
+                raise protocol.Unreadable(f"{self.args.start} has no tensor {error}") from None
+            state[name] = torch.cat([torch.from_numpy(part.copy()) for part in given])
+            if state[name].shape != value.shape:
+                raise protocol.Unreadable(f"{self.args.start}: {name} is {tuple(state[name].shape)}"
+                                          f", not {tuple(value.shape)}")
+        self.model.load_state_dict(state)
+
+    def restart(self) -> None:
+        """Back to the start, in the memory that captured graphs know."""
+        self.model.load_state_dict(self.start)
+        for state in self.optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self.position = 0
+        for _, _, start in self.graphs.values():
+            start.zero_()
 
     def make_adam(self):
         # Captured steps need the step counters on the device.
@@ -100,7 +136,7 @@ class Peer:
         names = list(choices) if self.args.adam == "auto" else [self.args.adam]
         for name in names:
             try:
-                optimizer = self.torch.optim.Adam(self.model.parameters(), lr=1e-3,
+                optimizer = self.torch.optim.Adam(self.model.parameters(), lr=self.args.lr,
                                                   betas=(0.9, 0.999), eps=1e-8, **choices[name])
                 # Old versions accept a flag that they cannot run: try it, on zero gradients, which
                 # leave the weights as they are.
@@ -124,8 +160,9 @@ class Peer:
                 "blas": blas.group(1) if blas else "unknown", "mode": self.args.mode,
                 "adam": self.adam, "precision": self.args.precision, "heads": self.args.heads,
                 "bound_logvar": self.args.bound_logvar,
-                "sizes": list(self.sizes),
-                "work": ["step", "gemm"]}
+                "sizes": {"input": self.args.input, "encoder": self.args.encoder,
+                          "latent": self.args.latent, "decoder": self.args.decoder},
+                "work": ["step", "gemm", "check"]}
 
     def compute_loss(self, index):
         torch = self.torch
@@ -164,24 +201,26 @@ class Peer:
         with torch.cuda.graph(graph):
             for _ in range(steps):
                 loss = step()
-        return graph, loss
+        return graph, loss, start
+
+    def make_graphs(self, steps: int, batch: int) -> None:
+        for size, count in ((GRAPH_STEPS, steps // GRAPH_STEPS), (1, steps % GRAPH_STEPS)):
+            if count > 0 and (size, batch) not in self.graphs:
+                self.graphs[size, batch] = self.capture(size, batch)
 
     def replay(self, steps: int, batch: int) -> float:
         """Whole steps by replays; what is left over by a graph of a single one."""
+        self.make_graphs(steps, batch)
         loss = None
         for size in (GRAPH_STEPS, 1):
             count, steps = divmod(steps, size)
-            if count == 0:
-                continue
-            if (size, batch) not in self.graphs:
-                self.graphs[size, batch] = self.capture(size, batch)
-            graph, loss = self.graphs[size, batch]
             for _ in range(count):
+                graph, loss, _ = self.graphs[size, batch]
                 graph.replay()
         return loss.item()  # waits for the device
 
     def train(self, steps: int, batch: int) -> float:
-        if self.args.mode in ("graph", "compiled-graph"):
+        if self.args.mode in GRAPHS:
             return self.replay(steps, batch)
         loss = None
         for _ in range(steps):
@@ -195,6 +234,27 @@ class Peer:
             self.optimizer.step()
         return loss.item()  # waits for the device
 
+    def shapes(self, batch: int) -> list[tuple[str, int, int, int]]:
+        args = self.args
+        return self.vae.gemms(args.input, args.encoder, args.latent, batch, args.decoder)
+
+    def check(self, request) -> float:
+        """neg_elbo after so many steps from the start."""
+        torch = self.torch
+        # What compiles or captures trains meanwhile: before the start.
+        self.warm_up("step", request.batch)
+        if self.args.mode in GRAPHS:
+            self.make_graphs(request.steps, request.batch)
+        self.restart()
+        self.train(request.steps, request.batch)
+        total = 0.0
+        with torch.no_grad():
+            for begin in range(0, request.rows, 1024):
+                x = self.data[begin:min(begin + 1024, request.rows)].to(torch.float32) / 255
+                eps = torch.randn(x.shape[0], self.args.latent, device=x.device)
+                total += sum(self.model(x, eps)).item() * x.shape[0]
+        return total / request.rows
+
     def multiply(self, steps: int, batch: int) -> float:
         torch = self.torch
         if batch not in self.products:
@@ -207,27 +267,35 @@ class Peer:
                 (matrix(k, m).t() if kind == "wgrad" else matrix(m, k),
                  matrix(n, k).t() if kind == "forward" else matrix(k, n),
                  torch.empty(m, n, device=self.args.device, dtype=dtype))
-                for kind, m, k, n in self.vae.gemms(*self.sizes, batch)]
+                for kind, m, k, n in self.shapes(batch)]
         products = self.products[batch]
         for _ in range(steps):
             for a, b, c in products:
                 torch.mm(a, b, out=c)
         return products[-1][2][0, 0].item()  # waits for the device
 
-    def serve(self, line: str) -> dict:
-        steps, batch, work = protocol.request_of(line, self.args.samples, ("step", "gemm"))
-        execute = self.train if work == "step" else self.multiply
+    def warm_up(self, work: str, batch: int) -> None:
         if (work, batch) not in self.warm:
-            execute(GRAPH_STEPS + 1 if batch <= 1024 or "graph" in self.args.mode else 4, batch)
+            execute = self.train if work == "step" else self.multiply
+            execute(GRAPH_STEPS + 1 if batch <= 1024 or self.args.mode in GRAPHS else 4, batch)
             self.warm.add((work, batch))
+
+    def serve(self, line: str) -> dict:
+        request = protocol.Request(line, self.args.samples, ("step", "gemm", "check"))
+        steps, batch = request.steps, request.batch
+        reply = {"steps": steps, "batch": batch}
+        if request.work == "check":
+            return {"neg_elbo": self.check(request), "rows": request.rows, **reply}
+        self.warm_up(request.work, batch)
+        execute = self.train if request.work == "step" else self.multiply
         start = time.perf_counter()
         value = execute(steps, batch)
         seconds = time.perf_counter() - start
-        reply = {"seconds": seconds, "steps": steps, "batch": batch}
-        if work == "step":
+        reply["seconds"] = seconds
+        if request.work == "step":
             reply["loss"] = value
         else:
-            flop = sum(2 * m * k * n for _, m, k, n in self.vae.gemms(*self.sizes, batch))
+            flop = sum(2 * m * k * n for _, m, k, n in self.shapes(batch))
             reply["gflops"] = flop * steps / seconds / 1e9
         return reply
 

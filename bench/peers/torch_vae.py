@@ -4,17 +4,19 @@
     z = mean + eps * exp(logvar / 2)         -> relu(linear) [B, hidden] -> logits [B, input]
     loss = reconstruction + beta * kl, in nats: summed over dimensions, averaged over the batch
 
+with one hidden layer on each side, or as many as there are widths in `hidden` and `decoder`.
+
 Parameters carry cuvae's names (encoder.0.weight, encoder.mean.weight, decoder.out.bias, ...), so
 that a state dict and a model.safetensors can be exchanged as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-PARAMETERS = ("encoder.0", "encoder.mean", "encoder.logvar", "decoder.0", "decoder.out")
 
 
 def bound_logvar(v: torch.Tensor) -> torch.Tensor:
@@ -27,20 +29,28 @@ class Vae(nn.Module):
     """merged_heads computes mean and logvar by one product of twice the width (`encoder.heads`,
     mean's rows first): the same numbers with two products and two launches fewer a step."""
 
-    def __init__(self, input: int = 784, hidden: int = 512, latent: int = 32,
-                 merged_heads: bool = False, bounded: bool = True):
+    def __init__(self, input: int = 784, hidden: int | Sequence[int] = 512, latent: int = 32,
+                 merged_heads: bool = False, bounded: bool = True,
+                 decoder: Sequence[int] | None = None):
         super().__init__()
-        self.sizes = (input, hidden, latent)
+        hidden = [hidden] if isinstance(hidden, int) else list(hidden)
+        decoder = hidden[::-1] if decoder is None else list(decoder)
         self.bounded = bounded
-        heads = {"heads": nn.Linear(hidden, 2 * latent)} if merged_heads else {
-            "mean": nn.Linear(hidden, latent), "logvar": nn.Linear(hidden, latent)}
         # nn.Linear draws weights and biases from U(+-1/sqrt(fan_in)): cuvae's init "torch".
-        self.encoder = nn.ModuleDict({"0": nn.Linear(input, hidden), **heads})
-        self.decoder = nn.ModuleDict({"0": nn.Linear(latent, hidden),
-                                      "out": nn.Linear(hidden, input)})
+        stack = lambda sizes: {str(i): nn.Linear(a, b)
+                               for i, (a, b) in enumerate(zip(sizes, sizes[1:]))}
+        heads = {"heads": 2 * latent} if merged_heads else {"mean": latent, "logvar": latent}
+        self.encoder = nn.ModuleDict({
+            **stack([input, *hidden]),
+            **{name: nn.Linear(hidden[-1], size) for name, size in heads.items()}})
+        self.decoder = nn.ModuleDict({**stack([latent, *decoder]),
+                                      "out": nn.Linear(decoder[-1], input)})
+        self.depth = (len(hidden), len(decoder))
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = F.relu(self.encoder["0"](x))  # [B, hidden]
+        h = x
+        for i in range(self.depth[0]):
+            h = F.relu(self.encoder[str(i)](h))  # [B, hidden]
         if "heads" in self.encoder:
             mean, logvar = self.encoder["heads"](h).chunk(2, dim=1)  # [B, latent]
         else:
@@ -48,7 +58,10 @@ class Vae(nn.Module):
         return mean, bound_logvar(logvar) if self.bounded else logvar
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.decoder["out"](F.relu(self.decoder["0"](z)))  # [B, input]
+        h = z
+        for i in range(self.depth[1]):
+            h = F.relu(self.decoder[str(i)](h))  # [B, hidden]
+        return self.decoder["out"](h)  # [B, input]
 
     def forward(self, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction and KL, each averaged over the batch; x in [0, 1], eps ~ N(0, I)."""
@@ -59,12 +72,16 @@ class Vae(nn.Module):
         return reconstruction / x.shape[0], kl / x.shape[0]
 
 
-def gemms(input: int, hidden: int, latent: int, batch: int) -> list[tuple[str, int, int, int]]:
-    """(kind, m, k, n) of the step's 11 matrix products, heads merged. Kinds and layouts:
-    forward x [B, in] W^T, wgrad dy^T [out, B] x, dgrad dy [B, out] W, with W [out, in]."""
+def gemms(input: int, hidden: int | Sequence[int], latent: int, batch: int,
+          decoder: Sequence[int] | None = None) -> list[tuple[str, int, int, int]]:
+    """(kind, m, k, n) of the step's matrix products (11 with a hidden layer on each side), heads
+    merged. Kinds and layouts: forward x [B, in] W^T, wgrad dy^T [out, B] x, dgrad dy [B, out] W,
+    with W [out, in]."""
+    hidden = [hidden] if isinstance(hidden, int) else list(hidden)
+    decoder = hidden[::-1] if decoder is None else list(decoder)
+    sizes = [input, *hidden, 2 * latent], [latent, *decoder, input]
     products = []
-    for layer, (i, o) in enumerate(((input, hidden), (hidden, 2 * latent), (latent, hidden),
-                                    (hidden, input))):
+    for layer, (i, o) in enumerate([pair for part in sizes for pair in zip(part, part[1:])]):
         products += [("forward", batch, i, o), ("wgrad", o, batch, i)]
         if layer > 0:
             products.append(("dgrad", batch, o, i))

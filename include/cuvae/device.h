@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cuvae/error.h"
 #include "cuvae/graph.h"
 #include "cuvae/tensor.h"
 
@@ -39,6 +40,16 @@ struct TaskView {
   const Node* node = nullptr;  // just finished
 };
 
+// What one node of a program takes.
+struct NodeTime {
+  int step = 0;
+  std::string node;
+  std::string op;
+  double seconds = 0;  // median over the runs
+  double flops = 0;
+  double bytes = 0;  // the least traffic
+};
+
 // A compiled graph: one or several unrolled steps per run.
 class Program {
  public:
@@ -52,6 +63,14 @@ class Program {
   // Node by node, calling back after each (comparison, debugging). The callback may read() and
   // write() transient values of that step.
   virtual void run(const std::function<void(const TaskView&)>& observer) = 0;
+  // Measures every task by itself, `runs` times after one more: a CPU by its clock, a GPU by
+  // events around as many launches as fill the time that an event can tell. What the program
+  // updates is updated meanwhile. Error(usage) for runs < 1, or where it has no nodes to be told
+  // apart.
+  [[nodiscard]] virtual std::vector<NodeTime> profile(int) {
+    throw Error(Status::usage, "the program cannot be measured node by node", std::string(exec()),
+                "use another --exec, as eager");
+  }
   // A graph output (any value, where the program was compiled with keep_all), by its name.
   [[nodiscard]] virtual Tensor read(std::string_view value, int step = 0) const = 0;
   // A graph output of every unrolled step at once: [steps, ...its shape].
@@ -94,10 +113,21 @@ struct DeviceInfo {
   int threads = 0;  // of a CPU
 };
 
+// Time by the device's own clock between two points of what it is given to do.
+class DeviceTimer {
+ public:
+  virtual ~DeviceTimer() = default;
+  virtual void start() = 0;
+  // Seconds since start(), once what was launched until now has finished; waits for it.
+  [[nodiscard]] virtual double stop() = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
   [[nodiscard]] virtual DeviceInfo info() const = 0;
+  // Null for a device that has no clock of its own (a CPU).
+  [[nodiscard]] virtual std::unique_ptr<DeviceTimer> make_timer() { return nullptr; }
   [[nodiscard]] virtual std::unique_ptr<Store> make_store() = 0;
   // Throws Error(usage) for options that it has not, as compile() does.
   virtual void check(const CompileOptions& options) const = 0;

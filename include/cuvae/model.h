@@ -98,6 +98,8 @@ class Model {
   [[nodiscard]] Graph evaluation_graph(std::int64_t batch, std::int64_t window) const;
   // The same rows to outputs `mean`, `logvar`, `x` and `reconstruction` = E[x|z = mean].
   [[nodiscard]] Graph reconstruction_graph(std::int64_t batch, std::int64_t window) const;
+  // The same rows to outputs `mean` and `logvar` alone.
+  [[nodiscard]] Graph encoder_graph(std::int64_t batch, std::int64_t window) const;
   // The latents to the output `decoded` = E[x|z] [batch, features].
   [[nodiscard]] Graph decoder_graph(std::int64_t batch) const;
 

@@ -112,6 +112,15 @@ class Trainer {
   [[nodiscard]] std::int64_t step() const noexcept { return step_; }
   [[nodiscard]] std::int64_t epoch() const noexcept { return step_ / steps_per_epoch_; }
 
+  // Uploads the data and makes every program ready to run (a GPU: captured), without a step: all
+  // that the first run() would otherwise do besides training. Before the first step or between two.
+  // Seconds of the two parts.
+  struct WarmUp {
+    double upload = 0;
+    double capture = 0;
+  };
+  WarmUp warm_up();
+
   // Runs up to `steps` steps, ending early at the end of an epoch; returns each step's terms.
   // Throws Error(diverged) at the first non-finite loss.
   std::vector<StepResult> run(std::int64_t steps);

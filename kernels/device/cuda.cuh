@@ -116,19 +116,19 @@ __device__ __forceinline__ void cp_async_wait() {
 
 __device__ __forceinline__ unsigned load_acquire(const unsigned* address) {
   unsigned value;
-  asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
   return value;
 }
 __device__ __forceinline__ unsigned add_acq_rel(unsigned* address, unsigned value) {
   unsigned before;
-  asm volatile("atom.add.acq_rel.gpu.u32 %0, [%1], %2;"
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
                : "=r"(before)
                : "l"(address), "r"(value)
                : "memory");
   return before;
 }
 __device__ __forceinline__ void store_release(unsigned* address, unsigned value) {
-  asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
 // In a loop that looks at memory without sleeping.

@@ -1,494 +1,393 @@
 #include "cuvae/bench.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <chrono>
+#include <array>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <map>
-#include <optional>
-#include <thread>
 
 #include "base/text.h"
-#include "bench/peer.h"
-#include "bench/products.h"
+#include "bench/data.h"
+#include "bench/measure.h"
 #include "bench/statistics.h"
 #include "cuvae/error.h"
 #include "cuvae/model.h"
 #include "cuvae/rng.h"
-#include "cuvae/trainer.h"
 #include "graph/op.h"
 
 namespace cuvae {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Data = std::shared_ptr<const Dataset>;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
+std::vector<std::int64_t> or_else(const std::vector<std::int64_t>& given,
+                                  std::vector<std::int64_t> otherwise) {
+  return given.empty() ? otherwise : given;
 }
 
-constexpr double repeat_seconds = 0.1;  // of one repeat, where the steps are not given
-constexpr double peer_timeout = 600;    // a compiler may work for minutes
+std::vector<std::int64_t> step_batches(const BenchOptions& options) {
+  return or_else(options.batches, {128, 1024, 4096, 16384, 65536});
+}
+std::vector<std::int64_t> wide_batches(const BenchOptions& options, bool cpu) {
+  return or_else(options.batches, cpu ? std::vector<std::int64_t>{128, 1024}
+                                      : std::vector<std::int64_t>{4096, 16384});
+}
+std::vector<std::int64_t> decode_batches(const BenchOptions& options, bool cpu) {
+  return or_else(options.batches, cpu ? std::vector<std::int64_t>{1, 128, 4096}
+                                      : std::vector<std::int64_t>{1, 128, 4096, 65536});
+}
 
-// Seeded images as sparse as MNIST: four pixels in five are zero.
-std::shared_ptr<const Dataset> synthetic_dataset() {
-  constexpr std::int64_t rows = 60000;
-  constexpr std::int64_t features = 784;
-  auto images = std::make_shared<Tensor>(DType::u8, Shape{rows, features});
-  const auto pixels = images->as<std::uint8_t>();
-  const RandomKey key{.seed = 20, .purpose = Purpose::augmentation};
-  for (std::size_t i = 0; i < pixels.size(); i += 8) {
-    const PhiloxWords words = random_words(key, i / 8);
-    for (std::size_t j = 0; j < 8; ++j) {
-      const std::uint32_t half = words[j / 2] >> (16 * (j % 2)) & 0xffff;
-      pixels[i + j] = half % 5 == 0 ? static_cast<std::uint8_t>(1 + half / 5 % 255) : 0;
+// One run of a suite: the rows as they are measured.
+class Suite {
+ public:
+  Suite(const Config& config, Data dataset, Device& device, const BenchOptions& options)
+      : config_(config),
+        dataset_(std::move(dataset)),
+        device_(device),
+        options_(options),
+        info_(device.info()),
+        roofs_(device) {
+    report_.suite = options.suite;
+    report_.device = info_.name;
+    report_.machine = info_.model;
+    report_.threads = info_.threads;
+    report_.data = dataset_->path.string();
+  }
+
+  BenchReport run() {
+    if (options_.suite.empty()) {
+      const auto peers = peers_of(config_);
+      report_.steps.push_back(
+          bench_step(config_, dataset_, device_, options_, roofs_, peers.get(), false, 0));
+    } else if (options_.suite == "step") {
+      const auto peers = peers_of(config_);
+      steps(config_, step_batches(options_), peers.get());
+    } else if (options_.suite == "wide") {
+      wide();
+    } else if (options_.suite == "kernels") {
+      kernels();
+    } else if (options_.suite == "epochs") {
+      epochs();
+    } else {
+      decode();
+    }
+    report_.complete = true;
+    return report_;
+  }
+
+ private:
+  void row() const {
+    if (options_.on_row) options_.on_row(report_);
+  }
+
+  [[nodiscard]] std::unique_ptr<PeerSet> peers_of(const Config& config) const {
+    if (!options_.peers) return nullptr;
+    const Model model(config.model, input_spec(*dataset_, config.data));
+    return std::make_unique<PeerSet>(config, model, *dataset_, info_, options_);
+  }
+
+  void steps(const Config& base, const std::vector<std::int64_t>& batches, PeerSet* peers) {
+    double gflops = 0;
+    for (const std::int64_t batch : batches) {
+      Config config = base;
+      config.train.batch_size = batch;
+      report_.steps.push_back(
+          bench_step(config, dataset_, device_, options_, roofs_, peers, true, gflops));
+      if (const StepBench& step = report_.steps.back(); step.skipped.empty()) {
+        gflops = step.gemm_gflops;
+      }
+      row();
     }
   }
-  auto dataset = std::make_shared<Dataset>();
-  dataset->path = "synthetic";
-  dataset->image = {.channels = 1, .height = 28, .width = 28};
-  dataset->train = DatasetSplit{.images = std::move(images), .labels = {}};
-  return dataset;
-}
 
-std::int64_t repeats_for(const BenchOptions& options, std::int64_t batch) {
-  if (options.repeats > 0) return options.repeats;
-  return batch <= 1024 ? 15 : 7;
-}
-
-void train_steps(Trainer& trainer, std::int64_t steps) {
-  const std::int64_t end = trainer.step() + steps;
-  while (trainer.step() < end) trainer.run(end - trainer.step());
-}
-
-Graph unfused_graph(const Model& model, const Config& config, std::int64_t batch,
-                    std::int64_t rows) {
-  TrainingSpec spec;
-  spec.batch = batch;
-  spec.dataset = rows;
-  spec.window = rows;
-  spec.objective = config.objective;
-  spec.optimizer = config.train.optimizer;
-  return model.training_graph(spec);
-}
-
-// The default architecture is what the peer script builds.
-std::string not_the_peers_model(const Config& config, const InputSpec& input) {
-  const ModelConfig& model = config.model;
-  const auto one_relu = [](const std::vector<LayerConfig>& layers) {
-    return layers.size() == 1 && layers[0].type == "linear" && layers[0].activation == "relu";
-  };
-  if (!one_relu(model.encoder.layers) || !one_relu(model.decoder.layers) ||
-      model.encoder.layers[0].out != model.decoder.layers[0].out ||
-      model.likelihood.type != "bernoulli") {
-    return "the peers build one relu layer of equal width on both sides and a Bernoulli likelihood";
-  }
-  if (input.dtype != DType::u8) return "the peers read images of unsigned bytes";
-  return {};
-}
-
-struct PeerProgram {
-  const char* name;
-  const char* script;
-  const char* mode;
-};
-std::vector<PeerProgram> peer_programs(bool cuda) {
-  if (!cuda) {
-    return {{"pytorch eager", "torch_step.py", "eager"},
-            {"pytorch compile", "torch_step.py", "compile"}};
-  }
-  return {{"pytorch eager", "torch_step.py", "eager"},
-          {"pytorch compile", "torch_step.py", "max-autotune"},
-          {"pytorch graph", "torch_step.py", "graph"},
-          {"pytorch compiled graph", "torch_step.py", "compiled-graph"},
-          {"jax scan", "jax_step.py", "scan"}};
-}
-
-// Error(usage) for a name that no peer of the device has.
-void check_peers(const std::vector<std::string>& wanted, bool cuda) {
-  const std::vector<PeerProgram> known = peer_programs(cuda);
-  std::string names;
-  for (const PeerProgram& program : known) {
-    names += (names.empty() ? "" : ", ") + std::string(program.name);
-  }
-  for (const std::string& name : wanted) {
-    if (!std::ranges::any_of(known, [&](const PeerProgram& p) { return p.name == name; })) {
-      throw Error(Status::usage, "no peer is called `" + name + "`", "--peer", "use " + names);
-    }
-  }
-}
-
-struct RunningPeer {
-  PeerBench result;
-  std::unique_ptr<Peer> process;
-  std::vector<double> step_seconds;
-};
-
-std::vector<RunningPeer> start_peers(const Config& config, const InputSpec& input,
-                                     const DeviceInfo& device, std::int64_t rows,
-                                     const BenchOptions& options) {
-  std::vector<RunningPeer> peers;
-  std::string absent = not_the_peers_model(config, input);
-  std::string python = options.python;
-  if (const char* variable = std::getenv("CUVAE_PEERS_PYTHON");
-      python.empty() && variable != nullptr) {
-    python = variable;
-  }
-  const std::filesystem::path folder = find_peers(options.peers_path);
-  if (absent.empty() && python.empty()) {
-    absent = "no Python with PyTorch is named: give --python \"$(scripts/peers-venv)\"";
-  }
-  if (absent.empty() && folder.empty()) {
-    absent = "torch_step.py is not found: set CUVAE_PEERS_PATH to the folder bench/peers";
-  }
-  const bool cuda = device.name.starts_with("cuda");
-  for (const PeerProgram& program : peer_programs(cuda)) {
-    if (!options.peer_names.empty() && !std::ranges::count(options.peer_names, program.name)) {
-      continue;
-    }
-    RunningPeer& peer = peers.emplace_back();
-    peer.result.name = program.name;
-    peer.result.absent = absent;
-    if (!absent.empty()) continue;
-    if (options.on_message) options.on_message("starting " + peer.result.name);
-    std::vector<std::string> command = {
-        python,      (folder / program.script).string(),
-        "--device",  cuda ? "cuda" : "cpu",
-        "--threads", std::to_string(std::max(device.threads, 1)),
-        "--mode",    program.mode,
-        "--samples", std::to_string(rows),
-        "--input",   std::to_string(input.features()),
-        "--hidden",  std::to_string(config.model.encoder.layers[0].out),
-        "--latent",  std::to_string(config.model.latent.size)};
-    if (cuda) command.insert(command.end(), {"--precision", config.run.precision});
-    try {
-      peer.process = std::make_unique<Peer>(command, peer_timeout);
-      peer.result.version = peer.process->description().value("version", "");
-    } catch (const Error& error) {
-      peer.result.absent = error.what();
-    }
-  }
-  return peers;
-}
-
-// Asks one peer for a repeat; a failure makes it absent from then on.
-std::optional<double> peer_seconds(RunningPeer& peer, std::int64_t steps, std::int64_t batch) {
-  if (!peer.process) return std::nullopt;
-  try {
-    const nlohmann::json reply = peer.process->ask({{"steps", steps}, {"batch", batch}});
-    const double seconds = reply.at("seconds").get<double>() / static_cast<double>(steps);
-    if (!(seconds > 0)) throw Error(Status::failed, "it measured no time", "peer");
-    return seconds;
-  } catch (const Error& error) {
-    peer.result.absent = error.what();
-  } catch (const nlohmann::json::exception&) {
-    peer.result.absent = "its answer has no seconds";
-  }
-  peer.process.reset();
-  return std::nullopt;
-}
-
-// Mean seconds of each product over one repeat's passes: as a repeat of steps is measured, so that
-// noise from elsewhere weighs on both alike.
-template <class Pass>
-std::vector<double> mean_of(std::int64_t passes, Pass pass) {
-  std::vector<double> sum = pass();  // warm-up
-  std::ranges::fill(sum, 0.0);
-  for (std::int64_t p = 0; p < passes; ++p) {
-    const std::vector<double> seconds = pass();
-    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += seconds[i];
-  }
-  for (double& seconds : sum) seconds /= static_cast<double>(passes);
-  return sum;
-}
-
-// Of each product, over the repeats.
-std::vector<double> medians(const std::vector<std::vector<double>>& repeats) {
-  std::vector<double> result;
-  if (repeats.empty()) return result;
-  for (std::size_t i = 0; i < repeats[0].size(); ++i) {
-    std::vector<double> samples;
-    for (const std::vector<double>& repeat : repeats) samples.push_back(repeat[i]);
-    result.push_back(median(samples));
-  }
-  return result;
-}
-
-double total(const std::vector<double>& values) {
-  double sum = 0;
-  for (const double value : values) sum += value;
-  return sum;
-}
-
-StepBench bench_step(const Config& base, const std::shared_ptr<const Dataset>& dataset,
-                     Device& device, const BenchOptions& options, std::int64_t batch) {
-  Config config = base;
-  config.train.batch_size = batch;
-  const DeviceInfo info = device.info();
-  auto trainable = std::make_shared<Dataset>(*dataset);
-  trainable->test.reset();
-  Trainer trainer(config, trainable, device);
-  const std::int64_t rows = dataset->train->size();
-  const std::vector<ProductShape> shapes =
-      products_of(unfused_graph(trainer.model(), config, batch, rows));
-  std::optional<Products> products;
-  if (info.name.starts_with("cpu") && info.real == DType::f32) {
-    products.emplace(shapes, std::max(info.threads, 1));
-  }
-  std::vector<RunningPeer> peers;
-  if (options.peers) peers = start_peers(config, trainer.model().input(), info, rows, options);
-
-  StepBench result;
-  result.batch = batch;
-  result.repeats = repeats_for(options, batch);
-  result.step_gflop = flops_of(shapes) * 1e-9;
-  // Warm-up, and how many steps fill a repeat.
-  train_steps(trainer, 3);
-  const auto probe = Clock::now();
-  train_steps(trainer, 5);
-  const double step_guess = seconds_since(probe) / 5;
-  result.steps = options.steps > 0
-                     ? options.steps
-                     : std::clamp<std::int64_t>(std::llround(repeat_seconds / step_guess), 2, 1000);
-  const std::int64_t warm = std::max<std::int64_t>(1, result.steps / 10);
-
-  std::vector<double> ours;
-  std::vector<std::vector<double>> openblas;
-  std::vector<std::vector<double>> tiles;
-  for (std::int64_t r = 0; r < result.repeats; ++r) {
-    Products::settle();
-    train_steps(trainer, warm);
-    const auto start = Clock::now();
-    train_steps(trainer, result.steps);
-    ours.push_back(seconds_since(start) / static_cast<double>(result.steps));
-    if (products) {
-      Products::settle();
-      openblas.push_back(mean_of(result.steps, [&] { return products->openblas(); }));
-      Products::settle();
-      tiles.push_back(mean_of(result.steps, [&] { return products->tiles(); }));
-    }
-    for (RunningPeer& peer : peers) {
-      Products::settle();
-      static_cast<void>(peer_seconds(peer, warm, batch));
-      if (const auto seconds = peer_seconds(peer, result.steps, batch)) {
-        peer.step_seconds.push_back(*seconds);
+  // Two hidden layers on each side, a sixteenth of their width in the latent space.
+  void wide() {
+    std::vector<std::string> precisions = options_.precisions;
+    if (precisions.empty()) precisions = {config_.run.precision};
+    for (const std::int64_t width : or_else(options_.widths, {2048, 4096})) {
+      for (const std::string& precision : precisions) {
+        Config config = config_;
+        const LayerConfig layer{.out = width, .activation = "relu"};
+        config.model.encoder.layers = {layer, layer};
+        config.model.decoder.layers = {layer, layer};
+        config.model.latent.size = std::max<std::int64_t>(width / 16, 1);
+        config.run.precision = precision;
+        device_.check(compile_options(config, 0));
+        const auto peers = peers_of(config);
+        steps(config, wide_batches(options_, on_cpu(info_)), peers.get());
       }
     }
-    if (options.on_message) {
-      options.on_message("batch " + format_count(batch) + ": repeat " + std::to_string(r + 1) +
-                         " of " + std::to_string(result.repeats) + ", " +
-                         format_duration(ours.back()) + " a step");
+  }
+
+  void kernels() {
+    // The whole step first: its ceiling is the roof of the products.
+    report_.steps.push_back(
+        bench_step(config_, dataset_, device_, options_, roofs_, nullptr, false, 0));
+    const StepBench& step = report_.steps.back();
+    row();
+    auto trainable = std::make_shared<Dataset>(*dataset_);
+    trainable->test.reset();
+    Trainer trainer(config_, trainable, device_, {.compile = compile_options(config_, 1)});
+    trainer.warm_up();
+    train_steps(trainer, 5);
+    report_.node_ceiling_gflops = step.ceiling_gflops;
+    report_.node_bandwidth_gbytes = step.bandwidth_gbytes;
+    if (step.bandwidth_gbytes <= 0) {  // a device whose ceiling is not measured
+      report_.node_bandwidth_gbytes =
+          1e-9 * copy_bandwidth(trainer.program().arena_bytes(), std::max(info_.threads, 1));
+    }
+    const auto runs = static_cast<int>(step.repeats * std::clamp<std::int64_t>(step.steps, 3, 30));
+    const std::vector<NodeTime> times = trainer.program().profile(runs);
+    double sum = 0;
+    for (const NodeTime& node : times) sum += node.seconds;
+    for (const NodeTime& node : times) {
+      const double least = least_seconds(node.flops, node.bytes);
+      report_.nodes.push_back({.node = node.node,
+                               .op = node.op,
+                               .us = 1e6 * node.seconds,
+                               .mflop = 1e-6 * node.flops,
+                               .mbytes = 1e-6 * node.bytes,
+                               .share_of_step = node.seconds / sum,
+                               .share_of_roof = least / node.seconds});
+    }
+    row();
+  }
+
+  // By the roof of the report.
+  [[nodiscard]] double least_seconds(double flops, double bytes) const {
+    double least = 1e-9 * bytes / report_.node_bandwidth_gbytes;
+    if (report_.node_ceiling_gflops > 0) {
+      least = std::max(least, 1e-9 * flops / report_.node_ceiling_gflops);
+    }
+    return least;
+  }
+
+  void epochs() {
+    EpochsBench result;
+    result.precision = config_.run.precision;
+    result.batch = config_.train.batch_size;
+    result.epochs = options_.epochs > 0 ? options_.epochs : on_cpu(info_) ? 3 : 100;
+    result.context_seconds = options_.context_seconds;
+    auto start = BenchClock::now();
+    Trainer trainer(config_, dataset_, device_, {.compile = compile_options(config_, 0)});
+    result.build_seconds = seconds_since(start);
+    result.exec = trainer.program().exec();
+    const Trainer::WarmUp warm = trainer.warm_up();
+    result.upload_seconds = warm.upload;
+    result.capture_seconds = warm.capture;
+    result.steps = result.epochs * trainer.steps_per_epoch();
+    const std::unique_ptr<DeviceTimer> timer = device_.make_timer();
+    std::int64_t samples = 0;
+    const Times times = timed(timer.get(), [&] {
+      while (trainer.step() < result.steps) {
+        for (const StepResult& step : trainer.run(result.steps - trainer.step())) samples += step.n;
+      }
+    });
+    result.seconds = times.wall;
+    result.device_seconds = times.device;
+    result.seconds_per_epoch = result.seconds / static_cast<double>(result.epochs);
+    result.samples_per_second = static_cast<double>(samples) / result.seconds;
+    start = BenchClock::now();
+    if (const auto metrics = trainer.evaluate_test()) {
+      result.evaluate_seconds = seconds_since(start);
+      result.neg_elbo = metrics->neg_elbo;
+    }
+    report_.epochs.push_back(result);
+    row();
+    const auto peers = peers_of(config_);
+    if (!peers) return;
+    // Once each: epochs of their own are repeats enough.
+    const double step = result.seconds / static_cast<double>(result.steps);
+    peers->begin(result.batch);
+    if (peers->any()) {
+      BenchOptions whole = options_;
+      if (whole.check_steps == 0) whole.check_steps = result.steps;
+      result.check = check_of(config_, *dataset_, device_, whole, step);
+      peers->check(result.check);
+      peers->repeat(0, result.steps);
+    }
+    result.peers = peers->results(step, 0);
+    report_.epochs.back() = result;
+    row();
+  }
+
+  void decode() {
+    const Model model(config_.model, input_spec(*dataset_, config_.data));
+    const Roof roof = roofs_.of(config_);
+    report_.node_ceiling_gflops = roof.gflops;
+    report_.node_bandwidth_gbytes = roof.gbytes;
+    for (const std::int64_t batch : decode_batches(options_, on_cpu(info_))) {
+      report_.decodes.push_back(decode_row(model, batch));
+      row();
+    }
+    for (const std::int64_t batch : decode_batches(options_, on_cpu(info_))) {
+      if (const std::int64_t images = dataset_->train->size(); batch > images) {
+        report_.decodes.push_back(
+            {.what = "encode",
+             .batch = batch,
+             .skipped = "the data has " + format_count(images) + " images only"});
+      } else {
+        report_.decodes.push_back(encode_row(model, batch));
+      }
+      row();
     }
   }
 
-  const double step = median(ours);
-  result.step_ms = 1e3 * step;
-  result.step_ms_spread = 1e3 * spread(ours);
-  result.samples_per_second = static_cast<double>(batch) / step;
-  result.gemm_gflops = result.step_gflop / step;
-  double tiles_seconds = 0;
-  if (products) {
-    const std::vector<double> theirs = medians(openblas);
-    const std::vector<double> own = medians(tiles);
-    double best = 0;
-    for (std::size_t i = 0; i < own.size(); ++i) best += std::min(theirs[i], own[i]);
-    tiles_seconds = total(own);
-    result.openblas_gflops = result.step_gflop / total(theirs);
-    result.tiles_gflops = result.step_gflop / tiles_seconds;
-    result.ceiling_gflops = result.step_gflop / best;
-    result.share_of_ceiling = result.gemm_gflops / result.ceiling_gflops;
-  }
-  for (RunningPeer& peer : peers) {
-    if (!peer.step_seconds.empty() && peer.result.absent.empty()) {
-      const double theirs = median(peer.step_seconds);
-      peer.result.step_ms = 1e3 * theirs;
-      peer.result.step_ms_spread = 1e3 * spread(peer.step_seconds);
-      peer.result.ratio = theirs / step;
-      peer.result.bound = tiles_seconds > 0 ? theirs / tiles_seconds : 0;
+  DecodeBench decode_row(const Model& model, std::int64_t batch) {
+    const std::unique_ptr<Store> store = device_.make_store();
+    const std::unique_ptr<Program> program =
+        device_.compile(model.decoder_graph(batch), *store, inference_options(config_));
+    // load() declares what the decoder does not use as well.
+    model.load(*store, model.initial_weights(0), "initial weights");
+    // Others in every call.
+    std::array<Tensor, 4> latents;
+    for (std::size_t k = 0; k < latents.size(); ++k) {
+      latents[k] = Tensor(DType::f32, Shape{batch, config_.model.latent.size});
+      const RandomKey key{.seed = k, .purpose = Purpose::generation};
+      const auto z = latents[k].as<float>();
+      for (std::size_t i = 0; i < z.size(); ++i) z[i] = random_normal(key, i);
     }
-    result.peers.push_back(peer.result);
-  }
-  return result;
-}
-
-// Bytes per second of copying (read and written) over a footprint of `bytes` on `threads` threads.
-double copy_bandwidth(std::int64_t bytes, int threads) {
-  const auto half = static_cast<std::size_t>(std::max<std::int64_t>(bytes / 2, 1 << 16));
-  const std::size_t share = half / static_cast<std::size_t>(threads);
-  std::vector<char> from(half, 1);
-  std::vector<char> to(half, 2);
-  std::vector<double> rates(static_cast<std::size_t>(threads));
-  {
-    std::vector<std::jthread> team;
-    for (int t = 0; t < threads; ++t) {
-      team.emplace_back([&, t] {
-        const std::size_t first = share * static_cast<std::size_t>(t);
-        std::vector<double> samples;
-        const auto start = Clock::now();
-        while (seconds_since(start) < 0.2) {
-          const auto one = Clock::now();
-          std::memcpy(to.data() + first, from.data() + first, share);
-          // Reading the copy keeps it from being left out.
-          if (to[first + share / 2] == 2) break;
-          samples.push_back(2.0 * static_cast<double>(share) / seconds_since(one));
-        }
-        rates[static_cast<std::size_t>(t)] = median(samples);
-      });
-    }
-  }
-  return total(rates);
-}
-
-void bench_kernels(const Config& config, const std::shared_ptr<const Dataset>& dataset,
-                   Device& device, const BenchOptions& options, BenchReport& report) {
-  const std::int64_t batch = config.train.batch_size;
-  // The whole step first: its ceiling is the roof of the products.
-  BenchOptions plain = options;
-  plain.peers = false;
-  report.steps.push_back(bench_step(config, dataset, device, plain, batch));
-  const StepBench& step = report.steps.back();
-  auto trainable = std::make_shared<Dataset>(*dataset);
-  trainable->test.reset();
-  Trainer trainer(config, trainable, device);
-  train_steps(trainer, 5);
-  Program& program = trainer.program();
-  const Graph& graph = program.graph();
-  const std::int64_t window = dataset->train->images->elements();
-  const int threads = std::max(device.info().threads, 1);
-  const double bandwidth =
-      copy_bandwidth(program.arena_bytes() + program.persistent_bytes() - window, threads);
-  const double ceiling = 1e9 * step.ceiling_gflops;
-  report.node_ceiling_gflops = step.ceiling_gflops;
-  report.node_bandwidth_gbytes = 1e-9 * bandwidth;
-
-  std::map<const Node*, std::vector<double>> times;
-  const std::int64_t runs = step.repeats * std::clamp<std::int64_t>(step.steps, 3, 30);
-  for (std::int64_t r = 0; r < runs; ++r) {
-    auto last = Clock::now();
-    program.run([&](const TaskView& task) {
-      const auto now = Clock::now();
-      times[task.node].push_back(std::chrono::duration<double>(now - last).count());
-      last = Clock::now();
+    std::size_t calls = 0;
+    return inference_row("decode", batch, *program, [&] {
+      store->write(store_name::latents(batch), latents[calls++ % latents.size()]);
+      program->run();
+      static_cast<void>(program->read("decoded"));
     });
   }
-  double sum = 0;
-  for (const auto& [node, samples] : times) sum += median(samples);
-  for (const Node& node : graph.nodes()) {
-    const auto found = times.find(&node);
-    if (found == times.end()) continue;
-    const Cost cost = op_def(node.op).cost(graph, node);
-    const double seconds = median(found->second);
-    double least = cost.bytes / bandwidth;
-    if (ceiling > 0) least = std::max(least, cost.flops / ceiling);
-    report.nodes.push_back({.node = node.name,
-                            .op = std::string(op_def(node.op).name),
-                            .us = 1e6 * seconds,
-                            .mflop = 1e-6 * cost.flops,
-                            .mbytes = 1e-6 * cost.bytes,
-                            .share_of_step = seconds / sum,
-                            .share_of_roof = least / seconds});
-  }
-}
 
-EpochsBench bench_epochs(const Config& config, const std::shared_ptr<const Dataset>& dataset,
-                         Device& device, const BenchOptions& options) {
-  auto trainable = std::make_shared<Dataset>(*dataset);
-  trainable->test.reset();
-  Trainer trainer(config, trainable, device);
-  EpochsBench result;
-  result.epochs = options.epochs;
-  result.steps = options.epochs * trainer.steps_per_epoch();
-  std::int64_t samples = 0;
-  const auto start = Clock::now();
-  while (trainer.step() < result.steps) {
-    for (const StepResult& step : trainer.run(result.steps - trainer.step())) samples += step.n;
+  DecodeBench encode_row(const Model& model, std::int64_t batch) {
+    const std::unique_ptr<Store> store = device_.make_store();
+    const std::unique_ptr<Program> program =
+        device_.compile(model.encoder_graph(batch, batch), *store, inference_options(config_));
+    model.load(*store, model.initial_weights(0), "initial weights");
+    const std::array<std::int64_t, 5> clock{0, 0, 0, 0, 0};
+    store->write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
+    // Others in every call, as far as there are.
+    const DatasetSplit& split = *dataset_->train;
+    const std::int64_t features = dataset_->image.features();
+    std::vector<Tensor> images;
+    for (std::int64_t k = 0; k < std::clamp<std::int64_t>(split.size() / batch, 1, 4); ++k) {
+      Tensor some(DType::u8, Shape{batch, features});
+      std::ranges::copy(split.images->bytes().subspan(
+                            static_cast<std::size_t>(k * batch * features), some.bytes().size()),
+                        some.bytes().begin());
+      images.push_back(std::move(some));
+    }
+    std::size_t calls = 0;
+    return inference_row("encode", batch, *program, [&] {
+      store->write(store_name::eval_data(batch), images[calls++ % images.size()]);
+      program->run();
+      static_cast<void>(program->read("mean"));
+      static_cast<void>(program->read("logvar"));
+    });
   }
-  result.seconds = seconds_since(start);
-  result.seconds_per_epoch = result.seconds / static_cast<double>(result.epochs);
-  result.samples_per_second = static_cast<double>(samples) / result.seconds;
-  return result;
-}
 
-DecodeBench bench_decode(const Config& config, const InputSpec& input, Device& device,
-                         const BenchOptions& options, std::int64_t batch) {
-  const Model model(config.model, input);
-  const std::unique_ptr<Store> store = device.make_store();
-  const std::unique_ptr<Program> program =
-      device.compile(model.decoder_graph(batch), *store, CompileOptions{});
-  // load() declares what the decoder does not use as well.
-  model.load(*store, model.initial_weights(0), "initial weights");
-  Tensor latents(DType::f32, Shape{batch, config.model.latent.size});
-  const auto z = latents.as<float>();
-  const RandomKey key{.seed = 0, .purpose = Purpose::generation};
-  for (std::size_t i = 0; i < z.size(); ++i) z[i] = random_normal(key, i);
-  // Host to host: latents in, images out.
-  const auto decode = [&] {
-    store->write(store_name::latents(batch), latents);
-    program->run();
-    return program->read("decoded");
-  };
-  for (int i = 0; i < 3; ++i) static_cast<void>(decode());
-  const auto probe = Clock::now();
-  static_cast<void>(decode());
-  const std::int64_t calls =
-      std::clamp<std::int64_t>(std::llround(0.25 * repeat_seconds / seconds_since(probe)), 1, 1000);
-  std::vector<double> samples;
-  for (std::int64_t r = 0; r < repeats_for(options, batch); ++r) {
-    const auto start = Clock::now();
-    for (std::int64_t c = 0; c < calls; ++c) static_cast<void>(decode());
-    samples.push_back(seconds_since(start) / static_cast<double>(calls));
+  // `call`: host to host.
+  template <class Call>
+  DecodeBench inference_row(const char* what, std::int64_t batch, Program& program, Call call) {
+    DecodeBench result;
+    result.what = what;
+    result.batch = batch;
+    for (int i = 0; i < 3; ++i) call();
+    const double once = timed(nullptr, call).wall;
+    const std::int64_t calls =
+        std::clamp<std::int64_t>(std::llround(0.25 * repeat_seconds / once), 1, 1000);
+    const std::unique_ptr<DeviceTimer> timer = device_.make_timer();
+    std::vector<double> whole;
+    std::vector<double> alone;
+    for (std::int64_t r = 0; r < repeats_for(options_, batch); ++r) {
+      whole.push_back(timed(nullptr,
+                            [&] {
+                              for (std::int64_t c = 0; c < calls; ++c) call();
+                            })
+                          .wall /
+                      static_cast<double>(calls));
+      const Times times = timed(timer.get(), [&] {
+        for (std::int64_t c = 0; c < calls; ++c) program.run();
+      });
+      alone.push_back((timer ? times.device : times.wall) / static_cast<double>(calls));
+    }
+    double flops = 0;
+    double bytes = 0;
+    for (const Node& node : program.graph().nodes()) {
+      const Cost cost = op_def(node.op).cost(program.graph(), node);
+      flops += cost.flops;
+      bytes += cost.bytes;
+    }
+    const double seconds = median(whole);
+    const double run = median(alone);
+    result.us = 1e6 * seconds;
+    result.us_spread = 1e6 * spread(whole);
+    result.run_us = 1e6 * run;
+    result.run_us_spread = 1e6 * spread(alone);
+    result.images_per_second = static_cast<double>(batch) / seconds;
+    result.run_images_per_second = static_cast<double>(batch) / run;
+    result.mbytes = 1e-6 * bytes;
+    result.gbytes_per_second = 1e-9 * bytes / run;
+    result.share_of_roof = least_seconds(flops, bytes) / run;
+    return result;
   }
-  const double seconds = median(samples);
-  return {.batch = batch,
-          .us = 1e6 * seconds,
-          .us_spread = 1e6 * spread(samples),
-          .images_per_second = static_cast<double>(batch) / seconds};
+
+  Config config_;
+  Data dataset_;
+  Device& device_;
+  const BenchOptions& options_;
+  DeviceInfo info_;
+  Roofs roofs_;
+  BenchReport report_;
+};
+
+// Rows of synthetic data: 60,000 as MNIST has, or two of the largest batch, which then come from
+// memory and not from a GPU's cache.
+std::int64_t synthetic_rows(const Config& config, const BenchOptions& options, bool cpu) {
+  constexpr std::int64_t mnist = 60000;
+  std::vector<std::int64_t> batches = {config.train.batch_size};
+  if (options.suite == "step") batches = step_batches(options);
+  if (options.suite == "wide") batches = wide_batches(options, cpu);
+  if (options.suite == "decode") batches = decode_batches(options, cpu);
+  return std::max(mnist, 2 * *std::ranges::max_element(batches));
 }
 
 }  // namespace
 
-BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
-                  const BenchOptions& options) {
+void validate(const BenchOptions& options) {
   for (const auto& [name, count] :
        {std::pair("--repeats", options.repeats), std::pair("--steps", options.steps),
-        std::pair("--epochs", options.epochs - 1)}) {
+        std::pair("--epochs", options.epochs), std::pair("--check-steps", options.check_steps)}) {
     if (count < 0) {
       throw Error(Status::usage, "a count is too small", name, "give a positive number");
     }
   }
-  const DeviceInfo info = device.info();
-  check_peers(options.peer_names, info.name.starts_with("cuda"));
-  if (!dataset || !dataset->train) dataset = synthetic_dataset();
-  BenchReport report;
-  report.suite = options.suite;
-  report.device = info.name;
-  report.machine = info.model;
-  report.threads = info.threads;
-  report.data = dataset->path.string();
-  if (options.suite.empty()) {
-    report.steps.push_back(bench_step(config, dataset, device, options, config.train.batch_size));
-  } else if (options.suite == "step") {
-    for (const std::int64_t batch : {128, 1024, 4096, 16384}) {
-      if (batch > dataset->train->size()) continue;
-      report.steps.push_back(bench_step(config, dataset, device, options, batch));
+  for (const auto& [name, list] :
+       {std::pair("--batches", &options.batches), std::pair("--widths", &options.widths)}) {
+    if (std::ranges::any_of(*list, [](std::int64_t value) { return value < 1; })) {
+      throw Error(Status::usage, "a size is too small", name, "give positive numbers");
     }
-  } else if (options.suite == "kernels") {
-    bench_kernels(config, dataset, device, options, report);
-  } else if (options.suite == "epochs") {
-    report.epochs.push_back(bench_epochs(config, dataset, device, options));
-  } else if (options.suite == "decode") {
-    for (const std::int64_t batch : {1, 128, 4096}) {
-      report.decodes.push_back(
-          bench_decode(config, input_spec(*dataset, config.data), device, options, batch));
-    }
-  } else {
-    const std::string near = closest(options.suite, {"step", "kernels", "epochs", "decode"});
-    throw Error(
-        Status::usage, "there is no suite `" + options.suite + "`", "--suite",
-        near.empty() ? "use step, kernels, epochs or decode" : "did you mean `" + near + "`?");
   }
-  return report;
+  if (!(options.check_tolerance >= 0)) {
+    throw Error(Status::usage, "a tolerance is below 0", "--check-tolerance",
+                "give nats per image, as 0.5");
+  }
+  constexpr std::string_view suites = "use step, wide, decode, epochs, kernels or units";
+  if (!options.suite.empty() && options.suite != "step" && options.suite != "wide" &&
+      options.suite != "kernels" && options.suite != "epochs" && options.suite != "decode") {
+    const std::string near =
+        closest(options.suite, {"step", "wide", "kernels", "epochs", "decode", "units"});
+    throw Error(Status::usage, "there is no suite `" + options.suite + "`", "--suite",
+                near.empty() ? std::string(suites) : "did you mean `" + near + "`?");
+  }
+}
+
+BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
+                  const BenchOptions& options) {
+  const DeviceInfo info = device.info();
+  validate(options);
+  check_peers(options.peer_names, !on_cpu(info));
+  device.check(compile_options(config, 0));
+  if (!dataset || !dataset->train) {
+    dataset = synthetic_dataset(synthetic_rows(config, options, on_cpu(info)));
+  }
+  return Suite(config, std::move(dataset), device, options).run();
 }
 
 }  // namespace cuvae

@@ -1,13 +1,17 @@
 #include "cuvae/bench.h"
 
+#include <charconv>
+#include <chrono>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "bench/units.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/error.h"
+#include "io/file.h"
 
 namespace cuvae::cli {
 namespace {
@@ -17,23 +21,102 @@ struct Options {
   std::string suite;
   std::string repeats = "0";
   std::string steps = "0";
+  std::string batches;
+  std::string widths;
+  std::string precisions;
+  std::string longest = "0";
+  std::string check_steps = "0";
+  std::string check_tolerance = "0";
   bool peers = false;
   std::vector<std::string> peer_names;
   std::string python;
+  std::string out;
 };
 
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts;
+  if (list.empty()) return parts;
+  std::size_t begin = 0;
+  for (std::size_t end = list.find(','); end != list.npos; end = list.find(',', begin)) {
+    parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  parts.push_back(list.substr(begin));
+  return parts;
+}
+
+std::vector<std::int64_t> integers_of(const std::string& list, std::string_view flag) {
+  std::vector<std::int64_t> values;
+  for (const std::string& part : parts_of(list)) {
+    values.push_back(parse_integer(part, flag, 1, 1 << 24));
+  }
+  return values;
+}
+
+double parse_real(const std::string& text, std::string_view flag, std::string_view mend) {
+  double value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc{} || stop != end) {
+    throw Error(Status::usage, "`" + text + "` is not a possible value", flag, mend);
+  }
+  return value;
+}
+
+// cuvae-units measures without a model: its figures as it prints them, or in one object.
+int run_unit_costs(const Output& output) {
+  const std::filesystem::path program = find_units();
+  if (program.empty()) {
+    throw Error(Status::device, "cuvae-units is not beside this program", "--suite units",
+                "it measures a GPU's unit costs and is built where there is a CUDA toolkit: "
+                "cmake --preset cuda && cmake --build --preset cuda --target cuvae-units");
+  }
+  Json results = Json::array();
+  run_units({program.string()}, [&](const std::string& line) {
+    output.text(line);
+    Json figure = Json::parse(line, nullptr, false);
+    if (!figure.is_object()) {
+      throw Error(Status::failed, "it printed `" + line.substr(0, 80) + "`, no figure",
+                  program.string());
+    }
+    results.push_back(std::move(figure));
+  });
+  output.object({{"suite", "units"}, {"results", std::move(results)}});
+  return 0;
+}
+
 int run_bench(const Options& options, const Output& output) {
+  if (options.suite == "units") return run_unit_costs(output);
   BenchOptions how;
   how.suite = options.suite;
   how.repeats = parse_integer(options.repeats, "--repeats", 0, 100'000);
   how.steps = parse_integer(options.steps, "--steps", 0, 1'000'000'000);
+  how.batches = integers_of(options.batches, "--batches");
+  how.widths = integers_of(options.widths, "--widths");
+  how.precisions = parts_of(options.precisions);
+  how.longest = parse_real(options.longest, "--longest", "give seconds; -1 = no limit");
+  how.check_steps = parse_integer(options.check_steps, "--check-steps", 0, 1'000'000);
+  how.check_tolerance =
+      parse_real(options.check_tolerance, "--check-tolerance", "give nats per image, as 0.5");
   how.peers = options.peers || !options.peer_names.empty();
   how.peer_names = options.peer_names;
   how.python = options.python;
+  validate(how);
   how.on_message = [&](const std::string& line) { output.log(line); };
   const Config config = options.config.load();
-  // --epochs means the epochs to measure; a preset's twenty would take minutes.
+  // --epochs means the epochs to measure; a preset's twenty are none that anybody asked for.
   if (options.config.is_set("train.epochs")) how.epochs = config.train.epochs;
+  // Rows as they come: what has been measured is kept, whatever ends the rest.
+  std::size_t printed = 0;
+  const auto show = [&](const BenchReport& report) {
+    std::string table = bench_table(report);
+    while (table.ends_with('\n')) table.pop_back();
+    if (table.size() > printed) output.text(std::string_view(table).substr(printed));
+    printed = table.size() + 1;
+    if (!output.json) output.finish();
+    if (!options.out.empty()) write_file(options.out, bench_json(report) + "\n");
+  };
+  how.on_row = show;
   // Synthetic images where no data are named, whatever lies in the current directory.
   std::shared_ptr<const Dataset> dataset;
   std::error_code ignored;
@@ -41,12 +124,13 @@ int run_bench(const Options& options, const Output& output) {
       (options.config.has_source() && std::filesystem::exists(config.data.path, ignored))) {
     dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   }
+  const auto start = std::chrono::steady_clock::now();
   const auto device = open_device(config.run);
+  how.context_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   announce_device(config.run, *device, output);
   const BenchReport report = bench(config, dataset, *device, how);
-  std::string table = bench_table(report);
-  while (table.ends_with('\n')) table.pop_back();
-  output.text(table);
+  show(report);
   output.object(Json::parse(bench_json(report)));
   return 0;
 }
@@ -54,22 +138,36 @@ int run_bench(const Options& options, const Output& output) {
 }  // namespace
 
 Command bench_command() {
-  return {"bench", "measures training steps against the machine's ceiling and other frameworks",
-          "cuvae bench --json\n"
-          "cuvae bench --device cpu --threads 2 --batch-size 4096\n"
-          "cuvae bench --suite step --peers",
-          [](Flags& flags) -> Run {
-            auto options = std::make_shared<Options>();
-            options->config.add(flags);
-            flags.value("--suite", options->suite, "NAME",
-                        "step | kernels | epochs | decode; without it the default model's step");
-            flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
-            flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
-            flags.flag("--peers", options->peers, "measure PyTorch and, on a GPU, JAX as well");
-            flags.list("--peer", options->peer_names, "NAME", "only this one; may be repeated");
-            flags.value("--python", options->python, "FILE", "a Python that can import torch");
-            return [options](const Output& output) { return run_bench(*options, output); };
-          }};
+  return {
+      "bench", "measures training steps against the machine's ceiling and other frameworks",
+      "cuvae bench --json\n"
+      "cuvae bench --device cpu --threads 2 --batch-size 4096\n"
+      "cuvae bench --suite step --peers --python python3 --out step.json\n"
+      "cuvae bench --suite wide --device cuda --precisions fp32,tf32,bf16\n"
+      "cuvae bench --suite epochs --device cuda --precision tf32",
+      [](Flags& flags) -> Run {
+        auto options = std::make_shared<Options>();
+        options->config.add(flags);
+        flags.value("--suite", options->suite, "NAME",
+                    "step | wide | decode | epochs | kernels | units; without it the model's step");
+        flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
+        flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
+        flags.value("--batches", options->batches, "N,N", "batch sizes of step, wide and decode");
+        flags.value("--widths", options->widths, "N,N", "of wide's two hidden layers");
+        flags.value("--precisions", options->precisions, "NAME,NAME", "of wide");
+        flags.value("--longest", options->longest, "SECONDS",
+                    "leave out rows whose repeat takes longer; 0 = 5 on a CPU; -1 = none");
+        flags.value("--out", options->out, "FILE", "JSON of what is measured, after every row");
+        flags.flag("--peers", options->peers, "measure PyTorch and JAX as well");
+        flags.list("--peer", options->peer_names, "NAME", "only this one; may be repeated");
+        flags.value("--python", options->python, "FILE",
+                    "that can import torch and jax (scripts/peers-venv --jax)");
+        flags.value("--check-steps", options->check_steps, "N",
+                    "until neg_elbo is compared with a peer's; 0 = 300, or what takes 5 s");
+        flags.value("--check-tolerance", options->check_tolerance, "NATS",
+                    "that they may be apart for a ratio; 0 = 0.5, or 2 % in short checks");
+        return [options](const Output& output) { return run_bench(*options, output); };
+      }};
 }
 
 }  // namespace cuvae::cli

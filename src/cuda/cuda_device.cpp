@@ -39,6 +39,30 @@ bool trains(const Graph& graph) {
   return std::ranges::any_of(graph.nodes(), [](const Node& node) { return node.op == Op::adam; });
 }
 
+// Two events in the main stream, where all that a run launches is joined.
+class CudaTimer final : public DeviceTimer {
+ public:
+  explicit CudaTimer(std::shared_ptr<cuda::Context> context)
+      : context_(std::move(context)),
+        start_(context_->runtime(), true),
+        stop_(context_->runtime(), true) {}
+  void start() override {
+    context_->enter();
+    start_.record(context_->main());
+  }
+  [[nodiscard]] double stop() override {
+    context_->enter();
+    stop_.record(context_->main());
+    context_->wait();
+    return 1e-3 * static_cast<double>(stop_.milliseconds_since(start_));
+  }
+
+ private:
+  std::shared_ptr<cuda::Context> context_;
+  cuda::Event start_;
+  cuda::Event stop_;
+};
+
 class CudaDevice final : public Device {
  public:
   CudaDevice(std::unique_ptr<cuda::Runtime> runtime, const cuda::KernelTable& kernels,
@@ -51,6 +75,11 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] DeviceInfo info() const override {
     return cuda_device_info(context_->index(), context_->gpu(), context_->runtime().version());
+  }
+
+  [[nodiscard]] std::unique_ptr<DeviceTimer> make_timer() override {
+    context_->enter();
+    return std::make_unique<CudaTimer>(context_);
   }
 
   [[nodiscard]] std::unique_ptr<Store> make_store() override {

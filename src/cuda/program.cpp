@@ -121,6 +121,48 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     }
   }
 
+  std::vector<NodeTime> profile(int runs) override {
+    if (runs < 1) throw Error(Status::usage, fmt::format("a profile of {} runs", runs), "profile");
+    // An event tells about half a microsecond: a task is launched until this much has passed.
+    constexpr double least_seconds = 200e-6;
+    constexpr int most_launches = 20;
+    begin_run();
+    Event begin(runtime(), true);
+    Event end(runtime(), true);
+    const auto seconds_of = [&](const Step& step, int launches) {
+      guarded([&] {
+        begin.record(context_->main());
+        for (int i = 0; i < launches; ++i) launch(step, 0, false);
+        end.record(context_->main());
+        pending = true;
+        context_->wait();
+      });
+      return 1e-3 * static_cast<double>(end.milliseconds_since(begin)) / launches;
+    };
+    std::vector<std::vector<double>> seconds(steps_.size());
+    std::vector<int> launches;
+    for (const Step& step : steps_) {
+      const double once = seconds_of(step, 1);
+      launches.push_back(once * most_launches < least_seconds
+                             ? most_launches
+                             : std::max(1, static_cast<int>(least_seconds / once)));
+    }
+    for (int run = 0; run < runs; ++run)
+      for (std::size_t t = 0; t < steps_.size(); ++t)
+        seconds[t].push_back(seconds_of(steps_[t], launches[t]));
+    std::vector<NodeTime> times;
+    for (std::size_t t = 0; t < steps_.size(); ++t) {
+      std::vector<double>& all = seconds[t];
+      const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+      std::nth_element(all.begin(), middle, all.end());
+      const Node& node = *steps_[t].node;
+      const Cost cost = op_def(node.op).cost(graph(), node);
+      times.push_back({steps_[t].step, node.name, std::string(op_def(node.op).name), *middle,
+                       cost.flops, cost.bytes});
+    }
+    return times;
+  }
+
   [[nodiscard]] Tensor read(std::string_view name, int step) const override {
     const Value value = find(name, step);
     const ValueInfo& info = graph()[value];

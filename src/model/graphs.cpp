@@ -200,6 +200,17 @@ Graph Model::reconstruction_graph(std::int64_t batch, std::int64_t window) const
   return graph;
 }
 
+Graph Model::encoder_graph(std::int64_t batch, std::int64_t window) const {
+  Graph graph;
+  Builder builder(*this, graph);
+  const Value clock = graph.input(store_name::eval_clock, DType::i64, Shape{5});
+  const auto [x, index] =
+      builder.batch(store_name::eval_data(window), window, clock, in_order(batch, window));
+  const auto [mean, logvar] = builder.encode(x);
+  for (const Value value : {mean, logvar}) graph.output(value);
+  return graph;
+}
+
 Graph Model::decoder_graph(std::int64_t batch) const {
   Graph graph;
   Builder builder(*this, graph);

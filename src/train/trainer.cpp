@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 
 #include "base/text.h"
@@ -241,6 +242,42 @@ void Trainer::prepare(std::int64_t rows) {
   }
   const std::array<std::int64_t, 5> clock{config_.train.seed, step_, epoch, position, window.base};
   store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
+}
+
+Trainer::WarmUp Trainer::warm_up() {
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  // Whether an update counts is the device's to read: the programs run, and change nothing.
+  const auto commit = [this](std::int64_t value) {
+    const std::array<std::int64_t, 1> flag{value};
+    store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(flag)));
+  };
+  WarmUp times;
+  const std::int64_t step = step_;
+  step_ -= step_ % steps_per_epoch_;  // the epoch's start: every program has its rows there
+  try {
+    auto start = Clock::now();
+    commit(0);
+    prepare(batch_ * program_->steps());
+    static_cast<void>(store_->read(store_name::clock));  // waits for the uploads
+    times.upload = since(start);
+    start = Clock::now();
+    for (Program* program : {program_.get(), single_.get(), last_.get()}) {
+      if (program == nullptr) continue;
+      prepare(program == last_.get() ? last_rows_ : batch_ * program->steps());
+      program->run();
+      static_cast<void>(program->read_steps("loss"));
+    }
+    commit(1);
+    times.capture = since(start);
+  } catch (...) {
+    step_ = step;
+    throw;
+  }
+  step_ = step;
+  return times;
 }
 
 [[noreturn]] void Trainer::diverged(const std::string& what) const {

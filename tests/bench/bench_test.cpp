@@ -94,37 +94,68 @@ TEST_F(BenchTest, MissingPeersAreAbsentWithTheReason) {
   options.peer_names = {"pytorch compile"};
   ASSERT_EQ(peers().size(), 1U);
   EXPECT_EQ(peers()[0].at("name"), "pytorch compile");
-  options.peer_names = {"jax scan"};  // a GPU's
+  options.peer_names = {"pytorch graph"};  // a GPU's
   EXPECT_THROW(static_cast<void>(peers()), Error);
   options.peer_names.clear();
   // A model that the peers do not build is compared with none of them.
   config.model.likelihood.type = "gaussian";
-  EXPECT_EQ(peers().size(), 2U);
+  EXPECT_EQ(peers().size(), 4U);
   EXPECT_NE(peers()[0].at("absent").get<std::string>().find("Bernoulli"), std::string::npos);
+  config.model.likelihood.type = "bernoulli";
+  config.train.optimizer.eps = 1e-5;
+  EXPECT_NE(peers()[0].at("absent").get<std::string>().find("Adam"), std::string::npos);
 }
 
-TEST_F(BenchTest, PeersThatAnswerAreMeasured) {
-  const test::TemporaryFolder folder;
-  // Half a second for each step that is asked for, on paper.
-  std::ofstream(folder / "torch_step.py") << R"(echo '{"peer": "pytorch", "version": "9.9"}'
+// Shell scripts that stand in for both peers: half a second for each step that is asked for, on
+// paper; `neg_elbo` after a check; `before` is run for each request.
+class FakePeers {
+ public:
+  explicit FakePeers(const std::string& neg_elbo, const std::string& before = "") {
+    for (const char* name : {"torch_step.py", "jax_step.py"}) {
+      std::ofstream(folder_ / name) << R"(echo '{"peer": "fake", "version": "9.9"}'
+asked=0
 while read -r line; do
+  asked=$((asked + 1))
+  )" << before << R"(
   steps=$(printf '%s' "$line" | sed 's/.*"steps":\([0-9]*\).*/\1/')
-  echo "{\"seconds\": $steps}"
+  case $line in
+    *check*) echo '{"neg_elbo": )" << neg_elbo
+                                    << R"(}' ;;
+    *) echo "{\"seconds\": $steps}" ;;
+  esac
 done
 )";
+    }
+  }
+  [[nodiscard]] BenchOptions options() const {
+    return {.repeats = 5,
+            .steps = 2,
+            .peers = true,
+            .python = "sh",
+            .peers_path = folder_.path().string(),
+            .check_steps = 5};
+  }
+
+ private:
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(BenchTest, PeersThatAnswerAreMeasured) {
+  const FakePeers fakes("300");
+  BenchOptions options = fakes.options();
+  options.check_tolerance = 1e6;  // the script has trained nothing
   Config config;
   config.train.batch_size = 64;
-  const BenchReport report = bench(config, nullptr, *device_,
-                                   {.repeats = 5,
-                                    .steps = 2,
-                                    .peers = true,
-                                    .python = "sh",
-                                    .peers_path = folder.path().string()});
+  const BenchReport report = bench(config, nullptr, *device_, options);
   const StepBench& step = report.steps.at(0);
-  ASSERT_EQ(step.peers.size(), 2U);
+  EXPECT_EQ(step.check.steps, 5);
+  EXPECT_EQ(step.check.rows, 8192);
+  ASSERT_EQ(step.peers.size(), 4U);
   for (const PeerBench& peer : step.peers) {
     EXPECT_EQ(peer.absent, "");
+    EXPECT_EQ(peer.withheld, "");
     EXPECT_EQ(peer.version, "9.9");
+    EXPECT_EQ(peer.neg_elbo, 300);
     EXPECT_DOUBLE_EQ(peer.step_ms, 1000);
     EXPECT_DOUBLE_EQ(peer.ratio, 1000 / step.step_ms);
     EXPECT_GT(peer.bound, 0);
@@ -134,6 +165,79 @@ done
     EXPECT_LT(peer.bound, (sanitized ? 100 : 10) * peer.ratio);
   }
   EXPECT_NE(bench_table(report).find("pytorch eager 9.9"), std::string::npos);
+  EXPECT_NE(bench_table(report).find("times ours"), std::string::npos);
+}
+
+// A peer that learns something else is no peer: its time stands there, but no ratio.
+TEST_F(BenchTest, WhoReachesAnotherLossIsGivenNoRatio) {
+  Config config;
+  config.train.batch_size = 64;
+  for (const char* neg_elbo : {"10000", "null", "\"300\""}) {
+    const FakePeers fakes(neg_elbo);
+    BenchOptions options = fakes.options();
+    options.repeats = 1;
+    options.peer_names = {"pytorch eager"};
+    const BenchReport report = bench(config, test::blob_dataset(200, 10, 28), *device_, options);
+    const PeerBench& peer = report.steps.at(0).peers.at(0);
+    EXPECT_EQ(peer.absent, "") << neg_elbo;
+    EXPECT_NE(peer.withheld.find("neg_elbo"), std::string::npos) << neg_elbo;
+    EXPECT_EQ(peer.ratio, 0);
+    const Json json = Json::parse(bench_json(report)).at("peers").at(0);
+    EXPECT_FALSE(json.contains("ratio"));
+    EXPECT_EQ(json.at("step_ms"), 1000);
+    EXPECT_EQ(json.at("withheld"), peer.withheld);
+    EXPECT_NE(bench_table(report).find("no ratio: "), std::string::npos);
+  }
+}
+
+// The third request is within the second repeat: of what was measured before nothing is told.
+TEST_F(BenchTest, WhoDiesMidwayIsAbsent) {
+  const FakePeers fakes("300", "[ $asked -lt 4 ] || { echo 'out of memory' >&2; exit 1; }");
+  Config config;
+  config.train.batch_size = 64;
+  BenchOptions options = fakes.options();
+  options.check_tolerance = 1e6;
+  const Json json =
+      Json::parse(bench_json(bench(config, test::blob_dataset(200, 10, 28), *device_, options)));
+  ASSERT_EQ(json.at("peers").size(), 4U);
+  for (const Json& peer : json.at("peers")) {
+    EXPECT_NE(peer.at("absent").get<std::string>().find("out of memory"), std::string::npos);
+    EXPECT_FALSE(peer.contains("ratio"));
+    EXPECT_FALSE(peer.contains("step_ms"));
+  }
+}
+
+// In a suite the peers stay, and each row has its own check.
+TEST_F(BenchTest, PeersOfASuite) {
+  const FakePeers fakes("300");
+  BenchOptions options = fakes.options();
+  options.suite = "step";
+  options.batches = {20, 40, 400};
+  options.repeats = 1;
+  options.peer_names = {"jax scan"};
+  std::vector<std::size_t> rows;
+  options.on_row = [&](const BenchReport& report) {
+    rows.push_back(report.steps.size());
+    EXPECT_FALSE(report.complete);
+    EXPECT_TRUE(Json::parse(bench_json(report)).at("results").size() == report.steps.size());
+  };
+  const BenchReport report = bench(Config{}, test::blob_dataset(200, 10, 28), *device_, options);
+  EXPECT_TRUE(report.complete);
+  EXPECT_EQ(rows, (std::vector<std::size_t>{1, 2, 3}));
+  EXPECT_EQ(report.steps[0].peers.at(0).step_ms, 1000);
+  EXPECT_EQ(report.steps[1].peers.at(0).step_ms, 1000);
+  EXPECT_NE(report.steps[2].skipped.find("200 images"), std::string::npos);
+  EXPECT_TRUE(report.steps[2].peers.empty());
+
+  options.suite = "epochs";
+  options.epochs = 1;
+  options.on_row = {};
+  Config config;
+  config.train.batch_size = 20;
+  const EpochsBench run =
+      bench(config, test::blob_dataset(200, 10, 28), *device_, options).epochs.at(0);
+  EXPECT_EQ(run.steps, 10);
+  EXPECT_EQ(run.peers.at(0).step_ms, 1000);
 }
 
 TEST_F(BenchTest, KernelsAccountForTheStep) {
@@ -171,17 +275,100 @@ TEST_F(BenchTest, EpochsAndDecode) {
 
   const BenchReport decode = bench(config, data, *device_, {.suite = "decode", .repeats = 2});
   const Json rows = Json::parse(bench_json(decode)).at("results");
-  ASSERT_EQ(rows.size(), 3U);
-  for (const Json& row : rows) EXPECT_GT(row.at("images_per_second").get<double>(), 0);
+  ASSERT_EQ(rows.size(), 6U);
+  for (std::size_t i = 0; i < 5; ++i) {
+    for (const char* key :
+         {"images_per_second", "run_images_per_second", "share_of_roof", "gbytes_per_second"}) {
+      EXPECT_GT(rows[i].at(key).get<double>(), 0) << rows[i];
+    }
+  }
+  EXPECT_EQ(rows[2].at("what"), "decode");
   EXPECT_EQ(rows[2].at("batch"), 4096);
+  EXPECT_EQ(rows[4].at("what"), "encode");
+  EXPECT_EQ(rows[4].at("batch"), 128);
+  EXPECT_NE(rows[5].at("skipped").get<std::string>().find("500 images"), std::string::npos);
+}
+
+// What is paid once stands apart from the training.
+TEST_F(BenchTest, EpochsTellWhatIsPaidOnce) {
+  Config config;
+  config.train.batch_size = 50;
+  const BenchReport report = bench(config, test::blob_dataset(500, 100, 28), *device_,
+                                   {.suite = "epochs", .epochs = 1, .context_seconds = 0.25});
+  const Json run = Json::parse(bench_json(report)).at("results").at(0);
+  EXPECT_EQ(run.at("context_seconds"), 0.25);
+  for (const char* key :
+       {"build_seconds", "upload_seconds", "capture_seconds", "evaluate_seconds", "neg_elbo"}) {
+    EXPECT_GT(run.at(key).get<double>(), 0) << key;
+  }
+  EXPECT_TRUE(run.at("device_seconds").is_null());  // a CPU has no clock of its own
+  EXPECT_NE(bench_table(report).find("apart from it"), std::string::npos);
+}
+
+TEST_F(BenchTest, WideModelsAndTheirLimits) {
+  const auto data = test::blob_dataset(64, 10, 8);
+  const BenchReport report =
+      bench(Config{}, data, *device_,
+            {.suite = "wide", .repeats = 1, .steps = 1, .batches = {8}, .widths = {32, 48}});
+  const Json rows = Json::parse(bench_json(report)).at("results");
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[0].at("model"), "64-32-32-2");
+  EXPECT_EQ(rows[1].at("model"), "64-48-48-3");
+  EXPECT_GT(rows[0].at("roof_ms").get<double>(), 0);
+  // 2 * 8 * (64 32 + 32 32 + 32 4 + 2 32 + 32 32 + 32 64) thrice, less the first layer's input.
+  const double forward = 2.0 * 8 * (64 * 32 + 32 * 32 + 32 * 4 + 2 * 32 + 32 * 32 + 32 * 64);
+  EXPECT_NEAR(rows[0].at("step_gflop").get<double>(), 1e-9 * (3 * forward - 2.0 * 8 * 64 * 32),
+              1e-12);
+  // Only float on a CPU.
+  EXPECT_THROW(static_cast<void>(bench(
+                   Config{}, data, *device_,
+                   {.suite = "wide", .batches = {8}, .widths = {32}, .precisions = {"int4"}})),
+               Error);
+}
+
+TEST_F(BenchTest, RowsThatTakeTooLongSaySo) {
+  const BenchReport report =
+      bench(Config{}, test::blob_dataset(600, 10, 28), *device_,
+            {.suite = "step", .repeats = 1, .steps = 3, .batches = {16, 512}, .longest = 1e-9});
+  for (const StepBench& step : report.steps) {
+    EXPECT_NE(step.skipped.find("a repeat of 3 steps"), std::string::npos) << step.skipped;
+    EXPECT_NE(step.skipped.find("--longest"), std::string::npos);
+  }
+  const Json row = Json::parse(bench_json(report)).at("results").at(0);
+  EXPECT_TRUE(row.contains("skipped"));
+  EXPECT_FALSE(row.contains("step_ms"));
+  EXPECT_NE(bench_table(report).find("not measured: a repeat"), std::string::npos);
+}
+
+// Rows are printed as they come: what was printed may not change.
+TEST_F(BenchTest, TheTableGrowsAtItsEnd) {
+  for (const char* suite : {"step", "decode", "kernels", "epochs"}) {
+    std::string before;
+    BenchOptions options{
+        .suite = suite, .repeats = 1, .steps = 1, .epochs = 1, .batches = {16, 32}};
+    options.on_row = [&](const BenchReport& report) {
+      const std::string table = bench_table(report);
+      EXPECT_TRUE(table.starts_with(before)) << before << "\n" << table;
+      before = table;
+    };
+    Config config;
+    config.train.batch_size = 16;
+    const BenchReport report = bench(config, test::blob_dataset(64, 10, 8), *device_, options);
+    EXPECT_EQ(bench_table(report), before);
+  }
 }
 
 TEST_F(BenchTest, TheStepSuiteTakesTheBatchesThatFit) {
   const auto data = test::blob_dataset(1100, 10, 8);
   const Json json = Json::parse(
       bench_json(bench(Config{}, data, *device_, {.suite = "step", .repeats = 1, .steps = 2})));
-  ASSERT_EQ(json.at("results").size(), 2U);
+  ASSERT_EQ(json.at("results").size(), 5U);
   EXPECT_EQ(json.at("results")[1].at("batch"), 1024);
+  EXPECT_GT(json.at("results")[1].at("step_ms").get<double>(), 0);
+  for (std::size_t i = 2; i < 5; ++i) {
+    EXPECT_NE(json.at("results")[i].at("skipped").get<std::string>().find("1,100 images"),
+              std::string::npos);
+  }
 }
 
 TEST_F(BenchTest, RefusesUnknownSuitesAndNegativeCounts) {
@@ -197,8 +384,10 @@ TEST_F(BenchTest, RefusesUnknownSuitesAndNegativeCounts) {
   };
   EXPECT_NE(refusal({.suite = "setp"}).find("did you mean `step`?"), std::string::npos);
   EXPECT_NE(refusal({.repeats = -1}).find("--repeats"), std::string::npos);
+  EXPECT_NE(refusal({.batches = {0}}).find("--batches"), std::string::npos);
+  EXPECT_NE(refusal({.check_tolerance = -1}).find("--check-tolerance"), std::string::npos);
   EXPECT_NE(refusal({.steps = -1}).find("--steps"), std::string::npos);
-  EXPECT_NE(refusal({.epochs = 0}).find("--epochs"), std::string::npos);
+  EXPECT_NE(refusal({.epochs = -1}).find("--epochs"), std::string::npos);
 }
 
 TEST(BenchNumbers, ADoubleDeviceHasNoCeiling) {

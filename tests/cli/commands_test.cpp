@@ -389,6 +389,20 @@ TEST_F(Commands, BenchGivesItsFigures) {
   }
 }
 
+// Rows are printed and kept as they come, and both ways tell the same.
+TEST_F(Commands, BenchKeepsEveryRow) {
+  const auto done = in_folder({"bench", "small.toml", "--suite", "step", "--batches", "4,8,10000",
+                               "--repeats", "1", "--steps", "1", "--out", "rows.json"});
+  EXPECT_EQ(done.status, 0) << done.err;
+  expect_contains(done.out, "images only");
+  const Json kept = Json::parse(file_bytes(folder_ / "rows.json"));
+  EXPECT_EQ(kept.at("complete"), true);
+  ASSERT_EQ(kept.at("results").size(), 3U);
+  EXPECT_EQ(kept.at("results")[1].at("batch"), 8);
+  // One line for the machine, one of the columns' names, one a row.
+  EXPECT_EQ(std::count(done.out.begin(), done.out.end(), '\n'), 5) << done.out;
+}
+
 TEST_F(Commands, ADamagedModelIsRefused) {
   ASSERT_EQ(train("run").status, 0);
   const std::string model = file_bytes(folder_ / "run/model.safetensors");

@@ -77,6 +77,49 @@ TEST(CudaProgram, TrainsAsTheCpuDoesInEveryOrderOfStreams) {
   }
 }
 
+TEST(CudaProgram, ProfileCoversEveryNode) {
+  const TrainingGraph model = small_model(1);
+  Gpu gpu;
+  const auto store = gpu.device->make_store();
+  for (const char* exec : {"eager", "graph"}) {
+    CompileOptions options;
+    options.exec = exec;
+    const auto program = gpu.device->compile(model.graph, *store, options);
+    fill(*store, model.graph);
+    show_step(*store, 0, 1);
+    const std::vector<NodeTime> times = program->profile(3);
+    ASSERT_EQ(times.size(), program->graph().nodes().size());
+    double flops = 0;
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      EXPECT_EQ(times[i].node, program->graph().nodes()[i].name);
+      EXPECT_GT(times[i].seconds, 0) << times[i].node;
+      EXPECT_GT(times[i].bytes, 0) << times[i].node;
+      flops += times[i].flops;
+    }
+    EXPECT_GT(flops, 0);
+    EXPECT_TRUE(gpu.runtime->violations->empty());
+    EXPECT_TRUE(has(error_of(Status::usage, [&] { static_cast<void>(program->profile(0)); }),
+                    "a profile of 0 runs"));
+  }
+}
+
+TEST(CudaDevice, TimesByItsOwnClock) {
+  const TrainingGraph model = small_model(1);
+  Gpu gpu;
+  const auto store = gpu.device->make_store();
+  const auto program = gpu.device->compile(model.graph, *store, {});
+  fill(*store, model.graph);
+  show_step(*store, 0, 1);
+  const std::unique_ptr<DeviceTimer> timer = gpu.device->make_timer();
+  ASSERT_TRUE(timer);
+  for (int i = 0; i < 2; ++i) {
+    timer->start();
+    program->run();
+    EXPECT_GT(timer->stop(), 0);
+  }
+  EXPECT_FALSE(make_cpu_device({.threads = 1})->make_timer());
+}
+
 TEST(CudaProgram, KeepsWhatItIsAskedToKeep) {
   CompileOptions options;
   options.fuse = false;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tests of the PyTorch scripts: parity script, peer of the benchmark, learning curve.
 
-    "$(scripts/peers-venv)" tests/golden/test_scripts.py
+    "$(scripts/peers-venv --jax)" tests/golden/test_scripts.py
 
 The parity script is held against a VAE written in NumPy, in double, with its gradients by hand.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib.util
 import io
 import json
 import os
@@ -303,6 +304,19 @@ class Model(unittest.TestCase):
             "decoder.0.weight": (512, 32), "decoder.0.bias": (512,),
             "decoder.out.weight": (784, 512), "decoder.out.bias": (784,)})
 
+    def test_names_of_several_layers(self):
+        names = {name: tuple(p.shape) for name, p in
+                 torch_vae.Vae(30, (24, 16), 3, decoder=(20, 12)).named_parameters()
+                 if name.endswith("weight")}
+        self.assertEqual(names, {
+            "encoder.0.weight": (24, 30), "encoder.1.weight": (16, 24),
+            "encoder.mean.weight": (3, 16), "encoder.logvar.weight": (3, 16),
+            "decoder.0.weight": (20, 3), "decoder.1.weight": (12, 20),
+            "decoder.out.weight": (30, 12)})
+        products = torch_vae.gemms(30, (24, 16), 3, 8, decoder=(20, 12))
+        weights = 30 * 24 + 24 * 16 + 16 * 6 + 3 * 20 + 20 * 12 + 12 * 30
+        self.assertEqual(sum(m * k * n for _, m, k, n in products), 8 * (3 * weights - 30 * 24))
+
     def test_gemms_of_the_default_step(self):
         products = torch_vae.gemms(784, 512, 32, 128)
         self.assertEqual(len(products), 11)
@@ -365,6 +379,147 @@ class Step(unittest.TestCase):
     @unittest.skipIf(torch.cuda.is_available(), "this machine has a CUDA device")
     def test_no_cuda_device_is_status_4(self):
         self.assertEqual(self.talk([], "--device", "cuda"), (4, []))
+
+
+def has_jax():
+    return importlib.util.find_spec("jax") is not None
+
+
+class Check(unittest.TestCase):
+    """All peers start from one file and reach the same neg_elbo, with several hidden layers too."""
+
+    ENCODER, DECODER, LATENT, ROWS, STEPS = (24, 16), (20, 12), 3, 64, 100
+
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(self.temporary.cleanup)
+        self.start = os.path.join(self.temporary.name, "start.safetensors")
+        rng = np.random.default_rng(5)
+        # Every second row is the other's negative: there is something to learn.
+        pattern = rng.integers(0, 2, 30) * 200
+        data = np.stack([pattern if i % 2 else 200 - pattern for i in range(self.ROWS)])
+        sizes = [30, *self.ENCODER], [self.LATENT, *self.DECODER]
+        shapes = {f"{side}.{i}": pair for side, widths in zip(("encoder", "decoder"), sizes)
+                  for i, pair in enumerate(zip(widths, widths[1:]))}
+        shapes |= {"encoder.mean": (self.ENCODER[-1], self.LATENT),
+                   "encoder.logvar": (self.ENCODER[-1], self.LATENT),
+                   "decoder.out": (self.DECODER[-1], 30)}
+        self.weights = {}
+        for name, (i, o) in shapes.items():
+            limit = 1 / np.sqrt(i)
+            self.weights[name + ".weight"] = rng.uniform(-limit, limit, (o, i)).astype("<f4")
+            self.weights[name + ".bias"] = rng.uniform(-limit, limit, o).astype("<f4")
+        self.tensors = {**self.weights, "data": data.astype("u1"),
+                        "order": rng.permutation(self.ROWS).astype("<i8")}
+        self.write(self.tensors)
+
+    def write(self, tensors):
+        header, body = {}, b""
+        for name, value in tensors.items():
+            raw = np.ascontiguousarray(value).tobytes()
+            kind = {"f": "F32", "u": "U8", "i": "I64"}[value.dtype.kind]
+            header[name] = {"dtype": kind, "shape": list(value.shape),
+                            "data_offsets": [len(body), len(body) + len(raw)]}
+            body += raw
+        text = json.dumps(header).encode()
+        with open(self.start, "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text + body)
+
+    def talk(self, script, lines, *arguments):
+        result = subprocess.run(
+            [sys.executable, os.path.join(PEERS, script), "--start", self.start, "--threads", "2",
+             "--encoder", "24,16", "--decoder", "20,12", "--latent", "3", "--lr", "1e-2", *arguments],
+            input="".join(l + "\n" for l in lines), capture_output=True, text=True, timeout=900)
+        return result.returncode, [json.loads(line) for line in result.stdout.splitlines()], \
+            result.stderr
+
+    def expected(self):
+        """neg_elbo of the same training in eager PyTorch, apart from the peer's own code."""
+        torch.manual_seed(11)
+        model = torch_vae.Vae(30, self.ENCODER, self.LATENT, decoder=self.DECODER)
+        model.load_state_dict({name: torch.from_numpy(value.copy())
+                               for name, value in self.weights.items()})
+        adam = torch.optim.Adam(model.parameters(), lr=1e-2)
+        x = torch.from_numpy(self.tensors["data"].astype("f4")) / 255
+        order = torch.from_numpy(self.tensors["order"])
+        for step in range(self.STEPS):
+            rows = order[(16 * step + torch.arange(16)) % self.ROWS]
+            adam.zero_grad()
+            sum(model(x[rows], torch.randn(16, self.LATENT))).backward()
+            adam.step()
+        with torch.no_grad():
+            return float(np.mean([sum(model(x, torch.randn(self.ROWS, self.LATENT))).item()
+                                  for _ in range(20)]))
+
+    def test_all_reach_the_same(self):
+        want = self.expected()
+        check = json.dumps({"work": "check", "steps": self.STEPS, "batch": 16, "rows": self.ROWS})
+        peers = [("torch_step.py", "eager"), ("torch_step.py", "compile")]
+        if has_jax():
+            peers += [("jax_step.py", "jit"), ("jax_step.py", "scan")]
+        for script, mode in peers:
+            with self.subTest(script=script, mode=mode):
+                # A repeat between leaves the second check what the first was.
+                status, replies, said = self.talk(
+                    script, [check, '{"steps": 7, "batch": 16}', check], "--mode", mode)
+                self.assertEqual(status, 0, said)
+                hello, first, repeat, second = replies
+                self.assertIn("check", hello["work"])
+                self.assertEqual(hello["sizes"], {"input": 30, "encoder": [24, 16], "latent": 3,
+                                                  "decoder": [20, 12]})
+                self.assertGreater(repeat["seconds"], 0)
+                # Untrained it is 30 log 2 = 20.8; other noise makes about 5 % of so small a model.
+                self.assertLess(want, 15)
+                for reply in (first, second):
+                    self.assertEqual(reply["rows"], self.ROWS)
+                    self.assertAlmostEqual(reply["neg_elbo"], want, delta=0.2 * want)
+
+    def test_another_learning_rate_is_noticed(self):
+        check = json.dumps({"work": "check", "steps": self.STEPS, "batch": 16, "rows": self.ROWS})
+        _, replies, _ = self.talk("torch_step.py", [check], "--lr", "1e-3")
+        self.assertGreater(abs(replies[1]["neg_elbo"] - self.expected()), 0.4 * self.expected())
+
+    def test_bad_starts_are_one_line_and_status_3(self):
+        for change in ({"order": None}, {"encoder.1.weight": None},
+                       {"decoder.0.bias": np.zeros(7, "<f4")}):
+            self.write({name: value for name, value in {**self.tensors, **change}.items()
+                        if value is not None})
+            for script in ("torch_step.py", *(["jax_step.py"] if has_jax() else [])):
+                status, replies, said = self.talk(script, [])
+                self.assertEqual((status, replies, said.count("\n")), (3, [], 1), said)
+                self.assertIn("start.safetensors", said)
+        with open(self.start, "wb") as file:
+            file.write(b"nonsense" * 9)
+        self.assertEqual(self.talk("torch_step.py", [])[0], 3)
+
+
+@unittest.skipUnless(has_jax(), "no JAX here: scripts/peers-venv --jax adds it")
+class JaxStep(unittest.TestCase):
+    def talk(self, lines, *arguments):
+        result = subprocess.run(
+            [sys.executable, os.path.join(PEERS, "jax_step.py"), "--samples", "40", "--input", "30",
+             "--hidden", "16", "--latent", "4", *arguments], input="".join(l + "\n" for l in lines),
+            capture_output=True, text=True, timeout=900)
+        return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
+
+    def test_protocol(self):
+        for mode in ("jit", "scan"):
+            # 13 steps of 8 are two epochs and three steps more.
+            status, replies = self.talk(
+                ['{"steps": 13, "batch": 8}', '{"steps": 300, "batch": 8}', '{"steps": 0, "batch": 8}',
+                 '{"steps": 2, "batch": 41}', '{"steps": 2, "batch": 8, "work": "gemm"}'], "--mode",
+                mode)
+            self.assertEqual(status, 0)
+            hello, first, second, *errors = replies
+            self.assertEqual((hello["peer"], hello["device"], hello["mode"]), ("jax", "cpu", mode))
+            self.assertLess(second["loss"], first["loss"])
+            self.assertGreater(first["seconds"], 0)
+            self.assertTrue(all(set(reply) == {"error"} for reply in errors), errors)
+
+    def test_usage(self):
+        for arguments in (["--precision", "tf32"], ["--mode", "eager"], ["--unroll", "0"],
+                          ["--encoder", "16,0"], ["--lr", "0"]):
+            self.assertEqual(self.talk([], *arguments)[0], 2, arguments)
 
 
 class Curve(unittest.TestCase):

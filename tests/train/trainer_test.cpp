@@ -74,6 +74,33 @@ TEST_F(TrainerTest, LearnsTheBlobs) {
   EXPECT_NEAR(trainer->epoch_metrics().loss, after.loss, 0.1 * after.loss);
 }
 
+// Nothing of a training depends on whether its programs were made ready before.
+TEST_F(TrainerTest, WarmingUpChangesNothing) {
+  Config config = small_config();
+  config.train.drop_last = false;
+  for (const int steps : {1, 3}) {
+    for (const std::int64_t stream_rows : {0, 64}) {
+      TrainerOptions options;
+      options.stream_rows = stream_rows;
+      options.compile.steps = steps;
+      const auto plain = make(config, options);
+      const auto warmed = make(config, options);
+      const Trainer::WarmUp times = warmed->warm_up();
+      EXPECT_GT(times.upload, 0);
+      EXPECT_GT(times.capture, 0);
+      EXPECT_EQ(warmed->step(), 0);
+      run(*plain, 5);
+      run(*warmed, 5);
+      static_cast<void>(warmed->warm_up());  // between two steps, too
+      EXPECT_EQ(warmed->step(), 5);
+      run(*plain, 20);
+      run(*warmed, 20);
+      EXPECT_EQ(state_of(*plain), state_of(*warmed)) << steps << " " << stream_rows;
+      EXPECT_EQ(plain->epoch_metrics().loss, warmed->epoch_metrics().loss);
+    }
+  }
+}
+
 TEST(UnrolledSteps, AnEpochTakesFewRuns) {
   EXPECT_EQ(unrolled_steps(468, 40), 52);  // MNIST: 9 runs, nothing left over
   EXPECT_EQ(unrolled_steps(469, 40), 52);  // 9 runs and one step

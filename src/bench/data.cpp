@@ -1,0 +1,37 @@
+#include "bench/data.h"
+
+#include <utility>
+
+#include "cuvae/rng.h"
+
+namespace cuvae {
+namespace {
+
+constexpr std::int64_t side = 28;
+
+std::shared_ptr<const Tensor> images(std::int64_t rows, std::uint16_t stream) {
+  auto tensor = std::make_shared<Tensor>(DType::u8, Shape{rows, side * side});
+  const auto pixels = tensor->as<std::uint8_t>();
+  const RandomKey key{.seed = 20, .purpose = Purpose::augmentation, .stream = stream};
+  for (std::size_t i = 0; i < pixels.size(); i += 8) {
+    const PhiloxWords words = random_words(key, i / 8);
+    for (std::size_t j = 0; j < 8; ++j) {
+      const std::uint32_t half = words[j / 2] >> (16 * (j % 2)) & 0xffff;
+      pixels[i + j] = half % 5 == 0 ? static_cast<std::uint8_t>(1 + half / 5 % 255) : 0;
+    }
+  }
+  return tensor;
+}
+
+}  // namespace
+
+std::shared_ptr<const Dataset> synthetic_dataset(std::int64_t rows) {
+  auto dataset = std::make_shared<Dataset>();
+  dataset->path = "synthetic";
+  dataset->image = {.channels = 1, .height = side, .width = side};
+  dataset->train = DatasetSplit{.images = images(rows, 0), .labels = {}};
+  dataset->test = DatasetSplit{.images = images(10000, 1), .labels = {}};
+  return dataset;
+}
+
+}  // namespace cuvae
