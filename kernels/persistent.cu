@@ -16,8 +16,7 @@ __global__ void __launch_bounds__(Layout::threads, 1)
     persistent(const __grid_constant__ PersistentRun run) {
   CUVAE_DYNAMIC_SHARED(unsigned char, shared);
   CUVAE_SHARED(OwnerShared, small, [1]);
-  device::wait_for_producers();
-  device::let_dependents_start();
+  // It is never launched programmatically: all of its blocks have to be there at once.
   // What is never written is zero: rows and columns beyond the sizes.
   for (int i = static_cast<int>(threadIdx.x); i < run.layout.shared_bytes / 16;
        i += Layout::threads)
@@ -26,12 +25,12 @@ __global__ void __launch_bounds__(Layout::threads, 1)
   __syncthreads();
   if (static_cast<int>(blockIdx.x) < run.layout.owners) {
     Owner<Format> owner(run, shared, small);
-    owner.train();
+    if (owner.train()) return;
   } else {
     Middle<Format> middle(run, shared, &small[0].adam);
-    middle.train();
+    if (middle.train()) return;
   }
-  device::cp_async_wait<0>();
+  device::cp_async_wait<0>();  // some block gave up: a block may not end with copies under way
 }
 
 template <class Format>

@@ -127,14 +127,14 @@ __device__ __forceinline__ bool await(const PersistentRun& run, const unsigned* 
   if (threadIdx.x == 0) {
     unsigned looks = 0;
     while (device::load_acquire(at) < target) {
-      if (++looks % 1024 == 0 && device::load_acquire(counter(run, Counter::abandoned)) != 0) {
+      if (++looks % 1024 == 0 && device::load_relaxed(counter(run, Counter::abandoned)) != 0) {
         reached = false;
         break;
       }
       if (looks >= run.spins) {
         device::raise(run.fault.word,
                       cuda::FaultWord::code(run.fault.node, cuda::FaultKind::stuck));
-        device::store_release(counter(run, Counter::abandoned), 1);
+        device::store_relaxed(counter(run, Counter::abandoned), 1);
         reached = false;
         break;
       }
@@ -225,7 +225,7 @@ __device__ __forceinline__ Adam adam_of_step(const PersistentRun& run, int step)
 // Whether the run ends with the step just done, because it was to be stopped. All blocks see the
 // same: what `limit` says was decided a step before.
 __device__ __forceinline__ bool stops_after(const PersistentRun& run, int step) {
-  const unsigned limit = device::load_acquire(counter(run, Counter::limit));
+  const unsigned limit = device::load_relaxed(counter(run, Counter::limit));
   return limit != 0 && limit <= static_cast<unsigned>(step) + 1;
 }
 

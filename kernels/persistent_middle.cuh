@@ -19,7 +19,8 @@ class Middle {
         adam_(adam),
         block_(static_cast<int>(blockIdx.x) - l_.owners) {}
 
-  __device__ void train() {
+  // False: some block waited in vain.
+  __device__ bool train() {
     load();
     for (int step = 0; step < run_.steps; ++step) {
       const auto round = static_cast<unsigned>(step) + 1;
@@ -27,28 +28,29 @@ class Middle {
       draw(step);
       if (!await(run_, counter(run_, Counter::encoded),
                  round * static_cast<unsigned>(l_.encode.blocks())))
-        return;
+        return false;
       forward();
       arrive(counter(run_, Counter::decoded));
       if (!await(run_, counter(run_, Counter::returned),
                  round * static_cast<unsigned>(l_.back.blocks())))
-        return;
+        return false;
       backward(step);
       arrive(counter(run_, Counter::finished));
       // What follows has to be there for the next step's forward().
       if (block_ == 0) report(step);
       if (threadIdx.x == Layout::threads - 1) *adam_ = adam_step(adam_of_step(run_, step));
       arrive(counter(run_, Counter::middle_grads));
-      if (!await(run_, counter(run_, Counter::middle_grads), middles)) return;
+      if (!await(run_, counter(run_, Counter::middle_grads), middles)) return false;
       update(step);
       arrive(counter(run_, Counter::middle_updated));
-      if (!await(run_, counter(run_, Counter::middle_updated), middles)) return;
+      if (!await(run_, counter(run_, Counter::middle_updated), middles)) return false;
       refresh(step);
       if (stops_after(run_, step)) break;
     }
     device::cp_async_wait<0>();
     __syncthreads();
     store();
+    return true;
   }
 
  private:

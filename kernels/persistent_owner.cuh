@@ -55,7 +55,8 @@ class Owner {
         adam_(&small->adam),
         sums_(small->sums) {}
 
-  __device__ void train() {
+  // False: some block waited in vain.
+  __device__ bool train() {
     load();
     ask_for_rows(0);
     device::cp_async_wait<0>();
@@ -66,13 +67,13 @@ class Owner {
         encode(step);
         arrive(counter(run_, Counter::encoded));
       }
-      if (!between_steps(step)) return;
+      if (!between_steps(step)) return false;
       if (!await(run_, counter(run_, Counter::decoded), round * static_cast<unsigned>(l_.middles)))
-        return;
-      if (p_.decodes && !decode(step)) return;
+        return false;
+      if (p_.decodes && !decode(step)) return false;
       if (!await(run_, counter(run_, Counter::graded),
                  round * static_cast<unsigned>(l_.decode.blocks())))
-        return;
+        return false;
       if (p_.backs) {
         back();
         arrive(counter(run_, Counter::returned));
@@ -82,12 +83,12 @@ class Owner {
         arrive(counter(run_, Counter::updated));
       }
       if (!await(run_, counter(run_, Counter::finished), round * static_cast<unsigned>(l_.middles)))
-        return;
+        return false;
       if (p_.encodes) update_encode(step);
       if (stops_after(run_, step)) break;
     }
-    __syncthreads();
     store();
+    return true;
   }
 
  private:
@@ -308,7 +309,7 @@ class Owner {
     if (threadIdx.x == Layout::threads - 1) *adam_ = adam_step(adam_of_step(run_, step));
     if (blockIdx.x == 0 && threadIdx.x == 32 && step % 8 == 0 &&
         device::load_from_host(run_.stop) != 0)
-      device::store_release(counter(run_, Counter::limit), static_cast<unsigned>(step) + 2);
+      device::store_relaxed(counter(run_, Counter::limit), static_cast<unsigned>(step) + 2);
     if (p_.backs && step > 0) {
       if (!await(run_, counter(run_, Counter::updated),
                  static_cast<unsigned>(step) * static_cast<unsigned>(l_.decode.blocks())))
@@ -420,6 +421,7 @@ class Owner {
     for (int pass0 = 0; pass0 < batch(); pass0 += Layout::warps * 16) {
       const int b0 = pass0 + warp() * 16;
       float sum[2][4] = {};
+      if (pass0 > 0) __syncthreads();  // the slabs give their place
       for (int slab = 0; slab < ahead; ++slab) ask(slab);
       for (int slab = 0; slab < count; ++slab) {
         device::cp_async_wait<ahead - 1>();
@@ -441,10 +443,8 @@ class Owner {
               for (int j = 0; j < 2; ++j) columns[j] = four_terms(w + (8 * j + group) * ld + k);
             });
       }
-      __syncthreads();  // the slabs give their place
       put(sum, parts, l_.decoder_ld, b0, p_.back0);
     }
-    device::cp_async_wait<0>();
   }
 
   // Zeroes the rows beyond the batch of a matrix that others have used the place of.
@@ -527,6 +527,8 @@ class Owner {
 
   // P6. dW0 = d(h1)^T x, and Adam.
   __device__ void update_encode(int step) {
+    // The next step's rows, if nothing else has waited for copies since they were asked for.
+    if (!p_.decodes && !p_.backs) device::cp_async_wait<0>();
     // With the batch, whose rows are the terms, side by side.
     const int ld = l_.owner.dh1_ld;
     float* const d = slabs();

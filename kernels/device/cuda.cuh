@@ -134,7 +134,16 @@ __device__ __forceinline__ void store_release(unsigned* address, unsigned value)
 // In a loop that looks at memory without sleeping.
 __device__ __forceinline__ void spinning() {}
 __device__ __forceinline__ void add_release(unsigned* address, unsigned value) {
-  asm volatile("red.release.gpu.add.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+}
+// Orders nothing: for words that are decided long before they are read.
+__device__ __forceinline__ unsigned load_relaxed(const unsigned* address) {
+  unsigned value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+__device__ __forceinline__ void store_relaxed(unsigned* address, unsigned value) {
+  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 // Words in pinned memory of the host, for telling and asking; they order nothing else.
 __device__ __forceinline__ unsigned load_from_host(const unsigned* address) {

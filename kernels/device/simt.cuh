@@ -483,6 +483,14 @@ inline void add_release(unsigned* address, unsigned value, Place at = Place::cur
   else
     __atomic_fetch_add(address, value, __ATOMIC_RELEASE);
 }
+inline unsigned load_relaxed(const unsigned* address, Place at = Place::current()) {
+  simt::before_atomic(simt::Atomicity::looks, address, sizeof(unsigned), at);
+  return __atomic_load_n(address, __ATOMIC_RELAXED);
+}
+inline void store_relaxed(unsigned* address, unsigned value, Place at = Place::current()) {
+  simt::before_atomic(simt::Atomicity::changes, address, sizeof(unsigned), at);
+  __atomic_store_n(address, value, __ATOMIC_RELAXED);
+}
 inline unsigned load_from_host(const unsigned* address, Place at = Place::current()) {
   simt::before_atomic(simt::Atomicity::looks, address, sizeof(unsigned), at);
   return __atomic_load_n(address, __ATOMIC_RELAXED);

@@ -227,6 +227,44 @@ Workload of_training(const std::string& name, const CompileOptions& compile, int
           }};
 }
 
+// The persistent path: several blocks of both kinds, weights in pieces, and so many steps that what
+// alternates comes back.
+Workload of_persistent(const std::string& precision, std::int64_t batch, int multiprocessors) {
+  return {"persistent " + precision, true, [=](const SimtOptions& options) {
+            SimtOptions own = options;
+            own.multiprocessors = multiprocessors;
+            const OpenDevice on(own);
+            constexpr int steps = 3;
+            const TrainingGraph model = training_graph({.batch = batch,
+                                                        .rows = 80,
+                                                        .pixels = 96,
+                                                        .hidden = {20},
+                                                        .latent = 6,
+                                                        .steps = steps});
+            const auto store = on.device->make_store();
+            fill(*store, model.graph);
+            store->write("clock", integers(Shape{5}, {11, 0, 1, 0, 0}));
+            store->write("hyper", reals(Shape{steps, 2}, {1e-3F, 0.5F, 2e-3F, 0.6F, 3e-3F, 0.7F}));
+            CompileOptions compile;
+            compile.steps = steps;
+            compile.exec = "persistent";
+            compile.precision = precision;
+            const auto program = on.device->compile(model.graph, *store, compile);
+            if (program->exec() != "persistent")
+              throw Error(Status::failed, program->note(), "persistent");
+            poison(*program);
+            program->run();
+            Result result;
+            for (const char* name : {"loss", "reconstruction", "kl"})
+              result.add(program->read_steps(name));
+            for (const ValueInfo& info : model.graph.values())
+              if (info.producer < 0 && info.storage != Storage::input)
+                result.add(store->read(info.name));
+            result.places = on.runtime->places();
+            return result;
+          }};
+}
+
 Workload of_device_layer() {
   return {"device_layer", false, [](const SimtOptions& options) {
             using namespace gpu_on_simt;
@@ -308,6 +346,8 @@ std::vector<Workload> workloads() {
   all.push_back(of_training("fused", {.streams = 1, .exec = "graph"}, few ? 1 : 2));
   all.push_back(of_training("streams", {.steps = 2, .streams = 3, .exec = "graph"}, 2));
   all.push_back(of_training("eager", {.streams = 3, .exec = "eager"}, 2));
+  all.push_back(of_persistent("tf32", few ? 9 : 20, few ? 5 : 12));
+  if (!few) all.push_back(of_persistent("bf16", 20, 12));
   if (!few) all.push_back(of_training("unfused", {.fuse = false, .exec = "graph"}, 2));
   return all;
 }

@@ -57,6 +57,8 @@ std::vector<Case> cases() {
              c.batch = 19, c.in = 90, c.encoder = 36, c.latent = 6, c.decoder = 40;
              c.multiprocessors = 16, c.sanitized = true;
            }),
+      with("owners_of_one_part",
+           [](Case& c) { c.in = 64, c.encoder = 48, c.decoder = 3, c.multiprocessors = 24; }),
       with("few_blocks", [](Case& c) { c.multiprocessors = 3, c.batch = 16; }),
       with("batch_beyond_one_pass",
            [](Case& c) { c.batch = 150, c.multiprocessors = 24, c.steps = 2; }),
