@@ -146,7 +146,7 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
       {{"train", "--resume", "--overwrite", "--out", "x"}, 2, "exclude each other"},
       {{"train", "--save-every", "0"}, 2, "(--save-every): give an integer from 1"},
       {{"train", "--eval-every", "often"}, 2, "(--eval-every)"},
-      {{"train", "--streams", "0"}, 2, "(--streams)"},
+      {{"train", "--streams", "65"}, 2, "(--streams)"},
       {{"eval"}, 2, "RUN is missing"},
       {{"eval", "nowhere"}, 3, "nowhere"},
       {{"eval", "x", "--z-samples", "0"}, 2, "(--z-samples)"},
