@@ -39,7 +39,9 @@ CpuKernel<T> cpu_linear_bottleneck(CpuNode& node) {
   };
 }
 
-CUVAE_CPU_PRODUCT(linear_bottleneck)
+bool cpu_supports_linear_bottleneck(const Graph& graph, const Node& node) {
+  return enough_rows(graph, node) && fits_blas(graph, node);
+}
 CUVAE_CPU_OP(linear_bottleneck);
 
 }  // namespace cuvae

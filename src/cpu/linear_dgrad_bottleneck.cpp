@@ -30,7 +30,9 @@ CpuKernel<T> cpu_linear_dgrad_bottleneck(CpuNode& node) {
   };
 }
 
-CUVAE_CPU_PRODUCT(linear_dgrad_bottleneck)
+bool cpu_supports_linear_dgrad_bottleneck(const Graph& graph, const Node& node) {
+  return enough_rows(graph, node) && fits_blas(graph, node);
+}
 CUVAE_CPU_OP(linear_dgrad_bottleneck);
 
 }  // namespace cuvae

@@ -8,6 +8,12 @@
 
 namespace cuvae {
 
+// Whether a block of rows may go on to a second, wide product, which then is cut into rows only:
+// with few rows its own tiles are better for as much as the barrier between them costs.
+inline bool enough_rows(const Graph& graph, const Node& node) {
+  return graph[node.inputs[0]].shape[0] >= 16 * row_block;
+}
+
 // From heads [rows of the tile, 2 d] without bias: outputs 0 to 4 are mean, logvar, z, eps [B, d]
 // and kl [B]; input 2 is the bias.
 class SampleKl {

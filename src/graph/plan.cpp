@@ -732,6 +732,13 @@ std::string escaped(std::string_view text) {
 
 }  // namespace
 
+int Plan::depth() const {
+  std::vector<int> depth(tasks_.size(), 1);
+  for (const auto& [first, then] : edges_)  // sorted, and tasks are in a legal order
+    depth[then] = std::max(depth[then], depth[first] + 1);
+  return depth.empty() ? 0 : *std::max_element(depth.begin(), depth.end());
+}
+
 std::string Plan::dot() const {
   constexpr std::string_view colours[] = {"lightblue", "lightyellow", "lightpink", "lightgreen",
                                           "lavender",  "wheat",       "lightcyan", "mistyrose"};
