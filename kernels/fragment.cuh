@@ -34,19 +34,19 @@ struct Operand {
   bool aligned;  // four elements can be loaded at once
 };
 
-// Four neighbours, of which the first `valid` exist.
+__device__ __forceinline__ void load_four(float (&to)[4], const float* from) {
+  const float4 four = *reinterpret_cast<const float4*>(from);
+  to[0] = four.x;
+  to[1] = four.y;
+  to[2] = four.z;
+  to[3] = four.w;
+}
+// Of which the first `valid` exist.
 __device__ __forceinline__ void load_four(float (&to)[4], const float* from, int valid,
                                           bool aligned) {
-  if (aligned && valid >= 4) {
-    const float4 four = *reinterpret_cast<const float4*>(from);
-    to[0] = four.x;
-    to[1] = four.y;
-    to[2] = four.z;
-    to[3] = four.w;
-  } else {
+  if (aligned && valid >= 4) return load_four(to, from);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) to[i] = i < valid ? from[i] : 0.0f;
-  }
+  for (int i = 0; i < 4; ++i) to[i] = i < valid ? from[i] : 0.0f;
 }
 
 // d += a b over 16 terms: a two rows of weights (group and group + 8), b one of x.
@@ -86,32 +86,13 @@ class Weights {
   static constexpr int terms = terms_;
   static_assert(rows % 32 == 0 && terms % 32 == 0);
 
-  // From row `row0` and term `k0` of an operand on, with zeros beyond its end.
+  // From row `row0` and term `k0` of an operand on, with zeros beyond its end. Loads follow one
+  // another without a branch where all of them exist.
   __device__ __forceinline__ void load(const Operand& w, int row0, int k0) {
-    const FragmentPlace at;
-#pragma unroll
-    for (int r = 0; r < rows / 32; ++r)
-#pragma unroll
-      for (int k = 0; k < terms / 16; ++k) {
-        const int term = k0 + 16 * k + 4 * at.place;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float four[4];
-          if constexpr (terms_contiguous) {
-            const int row = row0 + row_of(r, i);
-            load_four(four, w.data + row * w.stride + term, row < w.rows ? w.terms - term : 0,
-                      w.aligned);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) w_[r][k][i / 2][i % 2][j] = four[j];
-          } else {
-            const int row = row0 + 32 * r + 4 * at.group;
-            load_four(four, w.data + (term + i) * w.stride + row,
-                      term + i < w.terms ? w.rows - row : 0, w.aligned);
-#pragma unroll
-            for (int j = 0; j < 4; ++j) w_[r][k][j / 2][j % 2][i] = four[j];
-          }
-        }
-      }
+    if (w.aligned && row0 + rows <= w.rows && k0 + terms <= w.terms)
+      load_all<true>(w, row0, k0);
+    else
+      load_all<false>(w, row0, k0);
   }
 
   // Sums of `rows` rows of weights with the 8 of x; those of a row and its neighbour in x together.
@@ -124,29 +105,56 @@ class Weights {
     return 32 * r + (terms_contiguous ? 8 * i + at.group : 4 * at.group + i);
   }
 
-  // x(k, four): the lane's terms from k0 + k on, of row `group` of x.
-  template <class Format, class X>
-  __device__ __forceinline__ void multiply(Sums& sums, X x) const {
+  // x: the lane's terms from `k` on, of row `group` of x; 32 of all lanes.
+  template <class Format>
+  __device__ __forceinline__ void multiply(Sums& sums, int k, const float (&x)[2][4]) const {
 #pragma unroll
-    for (int k = 0; k < terms / 16; k += 2) {
-      float four[2][4];
-      x(16 * k, four[0]);
-      x(16 * k + 16, four[1]);
+    for (int r = 0; r < rows / 32; ++r)
 #pragma unroll
-      for (int r = 0; r < rows / 32; ++r)
+      for (int tile = 0; tile < 2; ++tile) {
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        multiply_terms<Format>(sum, w_[r][k / 16][tile], x[0]);
+        multiply_terms<Format>(sum, w_[r][k / 16 + 1][tile], x[1]);
 #pragma unroll
-        for (int tile = 0; tile < 2; ++tile) {
-          float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-          multiply_terms<Format>(sum, w_[r][k][tile], four[0]);
-          multiply_terms<Format>(sum, w_[r][k + 1][tile], four[1]);
-#pragma unroll
-          for (int word = 0; word < 4; ++word)
-            sums.at[r][2 * tile + word / 2][word % 2] += sum[word];
-        }
-    }
+        for (int word = 0; word < 4; ++word) sums.at[r][2 * tile + word / 2][word % 2] += sum[word];
+      }
   }
 
  private:
+  template <bool whole>
+  __device__ __forceinline__ void load_all(const Operand& w, int row0, int k0) {
+    const FragmentPlace at;
+#pragma unroll
+    for (int r = 0; r < rows / 32; ++r)
+#pragma unroll
+      for (int k = 0; k < terms / 16; ++k) {
+        const int term = k0 + 16 * k + 4 * at.place;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float four[4];
+          if constexpr (terms_contiguous) {
+            const int row = row0 + row_of(r, i);
+            const float* from = w.data + row * w.stride + term;
+            if constexpr (whole)
+              load_four(four, from);
+            else
+              load_four(four, from, row < w.rows ? w.terms - term : 0, w.aligned);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) w_[r][k][i / 2][i % 2][j] = four[j];
+          } else {
+            const int row = row0 + 32 * r + 4 * at.group;
+            const float* from = w.data + (term + i) * w.stride + row;
+            if constexpr (whole)
+              load_four(four, from);
+            else
+              load_four(four, from, term + i < w.terms ? w.rows - row : 0, w.aligned);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) w_[r][k][j / 2][j % 2][i] = four[j];
+          }
+        }
+      }
+  }
+
   float w_[rows / 32][terms / 16][2][2][4];
 };
 
@@ -175,10 +183,21 @@ __device__ __forceinline__ void split_product(W& first, const Operand& w, const 
     typename W::Sums sum;
     for (int k0 = k_first; k0 < w.terms; k0 += fragment_warps * W::terms) {
       if (row0 > 0 || k0 > k_first) first.load(w, row0, k0);
-      first.template multiply<Format>(sum, [&](int k, float(&four)[4]) {
+      const bool whole = x.aligned && b0 + fragment_rows <= x.rows && k0 + W::terms <= x.terms;
+#pragma unroll
+      for (int k = 0; k < W::terms; k += 32) {
         const int term = k0 + k + 4 * at.place;
-        load_four(four, x.data + b * x.stride + term, b < x.rows ? x.terms - term : 0, x.aligned);
-      });
+        const float* from = x.data + b * x.stride + term;
+        float terms[2][4];
+        if (whole) {
+          load_four(terms[0], from);
+          load_four(terms[1], from + 16);
+        } else {
+          load_four(terms[0], from, b < x.rows ? x.terms - term : 0, x.aligned);
+          load_four(terms[1], from + 16, b < x.rows ? x.terms - term - 16 : 0, x.aligned);
+        }
+        first.template multiply<Format>(sum, k, terms);
+      }
     }
     float* part = parts + at.warp * fragment_rows * part_stride;
 #pragma unroll
@@ -216,8 +235,13 @@ __device__ __forceinline__ void whole_product(W& first, const Operand& w, const 
     for (int k0 = 0; k0 < w.terms; k0 += W::terms) {
       if (!loaded) first.load(w, unit * W::rows, k0);
       loaded = false;
-      first.template multiply<Format>(
-          sum, [&](int k, float(&four)[4]) { load_four(four, mine + k0 + k, 4, true); });
+#pragma unroll
+      for (int k = 0; k < W::terms; k += 32) {
+        float terms[2][4];
+        load_four(terms[0], mine + k0 + k);
+        load_four(terms[1], mine + k0 + k + 16);
+        first.template multiply<Format>(sum, k, terms);
+      }
     }
     loaded = false;
     f(sum, unit * W::rows);

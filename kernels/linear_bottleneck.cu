@@ -74,17 +74,16 @@ __global__ void __launch_bounds__(fragment_threads, 1) linear_bottleneck(Bottlen
   const int z_stride = fragment_stride(d, LayerWeights::terms);
 
   HeadsWeights heads_weights;
-  LayerWeights layer_weights;
-  const auto load_weights = [&] {
-    heads_weights.load(o.heads, 0, at.warp * HeadsWeights::terms);
-    layer_weights.load(o.layer, unit * unit_columns, 0);
-  };
+  const auto load_weights = [&] { heads_weights.load(o.heads, 0, at.warp * HeadsWeights::terms); };
   if (o.early) load_weights();
   device::wait_for_producers();
   device::let_dependents_start();
   if (!o.early) load_weights();
 
   split_product<Format>(heads_weights, o.heads, o.h, b0, heads, 2 * d, shared + place.parts);
+  // They arrive while the sample is made; before, there are no registers for them.
+  LayerWeights layer_weights;
+  layer_weights.load(o.layer, unit * unit_columns, 0);
   __syncthreads();
 
   // A warp for each row.
@@ -306,7 +305,7 @@ CudaKernel cuda_linear_bottleneck(CudaNode& node) {
   const bool keyed = node.has(6);
   const bool save = flag_of(node.attrs(), "save_input");
   const cuda::Precision precision = node.precision;
-  node.early_inputs = {1, 3};
+  node.early_inputs = {1};
   return [=](const CudaArgs& args) {
     const Bottleneck o{operand(args.in(0), batch, in, in),
                        operand(args.in(1), 2 * d, in, in),
