@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(fragment_threads, 1) linear_dgrad_bottleneck(B
   if (!o.early) load_weights();
 
   split_product<Format>(layer_weights, o.layer, o.dy, b0, dz, d, shared + place.parts);
-  __syncthreads();
+  static_assert(LayerGradWeights::rows == 32);  // a thread reads of dz what it has written
 
   // A warp for each row; both halves, and zeros behind them.
   const std::int64_t b = b0 + at.warp;

@@ -308,7 +308,8 @@ std::vector<Workload> workloads() {
   all.push_back(of_training("fused", {.streams = 1, .exec = "graph"}, few ? 1 : 2));
   all.push_back(of_training("streams", {.steps = 2, .streams = 3, .exec = "graph"}, 2));
   all.push_back(of_training("eager", {.streams = 3, .exec = "eager"}, 2));
-  if (!few) all.push_back(of_training("unfused", {.fuse = false, .exec = "graph"}, 2));
+  if (!few)
+    all.push_back(of_training("unfused", {.streams = 1, .fuse = false, .exec = "graph"}, 2));
   return all;
 }
 
