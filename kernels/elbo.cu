@@ -5,8 +5,6 @@
 
 namespace CUVAE_KERNELS {
 
-inline constexpr std::int64_t elbo_chunk = 8192;  // rows that one block adds
-
 struct Elbo {
   std::int64_t n;
   float mean;  // 1 / n
@@ -32,8 +30,8 @@ __device__ __forceinline__ float2 block_sums(float2 both) {
 __global__ void __launch_bounds__(block_threads) elbo(Elbo e) {
   device::wait_for_producers();
   device::let_dependents_start();
-  const std::int64_t begin = std::int64_t{blockIdx.x} * elbo_chunk;
-  const std::int64_t end = min(e.n, begin + elbo_chunk);
+  const std::int64_t begin = std::int64_t{blockIdx.x} * sum_chunk;
+  const std::int64_t end = min(e.n, begin + sum_chunk);
   float2 sums = {0.0f, 0.0f};
   for (std::int64_t i = begin + threadIdx.x; i < end; i += block_threads) {
     sums.x += e.nll[i];
@@ -63,7 +61,7 @@ CudaKernel cuda_elbo(CudaNode& node) {
   const auto mean = static_cast<float>(1.0 / static_cast<double>(n));
   const auto factor = static_cast<float>(node.attrs().real("factor", 1.0));
   const std::int64_t slot = node.attrs().integer("slot");
-  const std::int64_t blocks = divide_up(n, elbo_chunk);
+  const std::int64_t blocks = divide_up(n, sum_chunk);
   node.workspace_bytes = blocks * static_cast<std::int64_t>(sizeof(float2));
   node.counters = 1;
   return [=](const CudaArgs& args) {

@@ -130,6 +130,16 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
            state[0]);
 }
 
+// f(row, column) for the elements of a finished tile, threads side by side along its rows.
+template <class T, class F>
+__device__ __forceinline__ void each_element(const Finished<T>& tile, F f) {
+  for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
+    const int row = i / T::N;
+    const int column = i % T::N;
+    if (row < tile.rows && column < tile.columns) f(row, column);
+  }
+}
+
 enum class TileSize : std::uint8_t { small, medium, large };
 enum class GemmMath : std::uint8_t { ffma, tf32x3, tf32, bf16 };
 

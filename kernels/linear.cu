@@ -18,16 +18,13 @@ struct DenseEpilogue : PlainColumns {
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State&) const {
-    for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
-      const int row = i / T::N;
-      const int column = i % T::N;
-      if (row >= tile.rows || column >= tile.columns) continue;
+    each_element(tile, [&](int row, int column) {
       float value = tile.c[row * T::c_stride + column];
       if (bias != nullptr) value += bias[tile.n0 + column];
       const std::int64_t at = (tile.m0 + row) * n + tile.n0 + column;
       if (pre != nullptr) pre[at] = value;
       y[at] = activate(f, value);
-    }
+    });
   }
 };
 
@@ -41,14 +38,11 @@ struct DgradEpilogue : PlainColumns {
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State&) const {
-    for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
-      const int row = i / T::N;
-      const int column = i % T::N;
-      if (row >= tile.rows || column >= tile.columns) continue;
+    each_element(tile, [&](int row, int column) {
       const std::int64_t at = (tile.m0 + row) * n + tile.n0 + column;
       const float value = tile.c[row * T::c_stride + column];
       dx[at] = saved != nullptr ? activate_grad(f, value, saved[at]) : value;
-    }
+    });
   }
 };
 
@@ -62,12 +56,9 @@ struct WgradEpilogue : PlainColumns {
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State&) const {
-    for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
-      const int row = i / T::N;
-      const int column = i % T::N;
-      if (row < tile.rows && column < tile.columns)
-        dw[(tile.m0 + row) * n + tile.n0 + column] = tile.c[row * T::c_stride + column];
-    }
+    each_element(tile, [&](int row, int column) {
+      dw[(tile.m0 + row) * n + tile.n0 + column] = tile.c[row * T::c_stride + column];
+    });
     const int row = static_cast<int>(threadIdx.x);
     if (db != nullptr && tile.tile_n == 0 && row < tile.rows) db[tile.m0 + row] = tile.a_sum;
   }

@@ -20,10 +20,7 @@ struct DgradSampleKlEpilogue : PlainColumns {
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State&) const {
-    for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
-      const int row = i / T::N;
-      const int column = i % T::N;
-      if (row >= tile.rows || column >= tile.columns) continue;
+    each_element(tile, [&](int row, int column) {
       const std::int64_t b = tile.m0 + row;
       const std::int64_t j = tile.n0 + column;
       const float dz = tile.c[row * T::c_stride + column];
@@ -32,7 +29,7 @@ struct DgradSampleKlEpilogue : PlainColumns {
       const float dlogvar = gaussian_kl_dlogvar(scale, lv) + sample_dlogvar(dz, eps[b * d + j], lv);
       dheads[b * 2 * d + j] = gaussian_kl_dmean(scale, mean[b * d + j]) + dz;
       dheads[b * 2 * d + d + j] = activate_grad(bound, dlogvar, lv);
-    }
+    });
   }
 };
 

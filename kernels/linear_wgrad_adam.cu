@@ -24,13 +24,10 @@ struct WgradAdamEpilogue : PlainColumns {
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State& step) const {
-    for (int i = static_cast<int>(threadIdx.x); i < T::M * T::N; i += T::threads) {
-      const int row = i / T::N;
-      const int column = i % T::N;
-      if (row >= tile.rows || column >= tile.columns) continue;
+    each_element(tile, [&](int row, int column) {
       const std::int64_t at = (tile.m0 + row) * n + tile.n0 + column;
       adam_update(adam, step, tile.c[row * T::c_stride + column], w[at], m[at], v[at]);
-    }
+    });
     const int row = static_cast<int>(threadIdx.x);
     if (bias == nullptr || tile.tile_n != 0 || row >= tile.rows) return;
     const int at = tile.m0 + row;

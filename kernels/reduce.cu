@@ -3,16 +3,14 @@
 
 namespace CUVAE_KERNELS {
 
-inline constexpr std::int64_t reduce_chunk = 8192;  // elements that one block adds
-
 // y = factor * sum of x. parts: one for each block.
 __global__ void __launch_bounds__(block_threads)
     reduce_all(std::int64_t n, float factor, const float* x, float* y, float* parts,
                unsigned* counter) {
   device::wait_for_producers();
   device::let_dependents_start();
-  const std::int64_t begin = std::int64_t{blockIdx.x} * reduce_chunk;
-  const std::int64_t end = min(n, begin + reduce_chunk);
+  const std::int64_t begin = std::int64_t{blockIdx.x} * sum_chunk;
+  const std::int64_t end = min(n, begin + sum_chunk);
   float sum = 0.0f;
   for (std::int64_t i = begin + threadIdx.x; i < end; i += block_threads) sum += x[i];
   sum = block_sum(sum);
@@ -88,7 +86,7 @@ CudaKernel cuda_reduce(CudaNode& node) {
   const bool mean = node.attrs().text("op") == "mean";
   const auto factor = static_cast<float>(mean ? 1.0 / static_cast<double>(terms) : 1.0);
   if (axis == Axis::all) {
-    const std::int64_t blocks = n > 0 ? divide_up(n, reduce_chunk) : 1;
+    const std::int64_t blocks = n > 0 ? divide_up(n, sum_chunk) : 1;
     node.workspace_bytes = blocks * static_cast<std::int64_t>(sizeof(float));
     node.counters = 1;
     return [=](const CudaArgs& args) {

@@ -6,6 +6,8 @@
 
 namespace CUVAE_KERNELS {
 
+inline constexpr std::int64_t sum_chunk = 8192;  // elements that one block adds
+
 // The sum over the warp's lanes, in every lane.
 __device__ __forceinline__ float warp_sum(float value) {
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);

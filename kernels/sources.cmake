@@ -10,6 +10,7 @@ set(CUVAE_KERNEL_SOURCES
   gaussian_kl.cu
   gemm.cu
   linear.cu
+  linear_bottleneck.cu
   linear_dgrad_sample_kl.cu
   linear_nll.cu
   linear_sample_kl.cu

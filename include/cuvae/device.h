@@ -95,7 +95,9 @@ class Program {
 
 struct CompileOptions {
   int steps = 1;  // unrolled; a Trainer takes 0 for as many as suit the device
-  int streams = 1;
+  // On a GPU: what may run side by side. 0: 2 where runs are captured graphs of small batches, for
+  // what the next step does not wait for at once; else 1. Results do not depend on it.
+  int streams = 0;
   bool fuse = true;
   bool reuse = true;
   bool keep_all = false;

@@ -21,7 +21,7 @@ struct Options {
   std::string mode = "step";
   std::string break_gradient;
   std::string export_folder;
-  std::string streams = "1";
+  std::string streams = "0";
   bool no_fuse = false;
 };
 
@@ -73,7 +73,7 @@ int run_compare(const Options& options, const Output& output) {
     unknown(options.mode, "--mode", "step", "run");
   }
   CompileOptions compile;
-  compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 1, 64));
+  compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 0, 64));
   compile.fuse = !options.no_fuse;
   const Config config = options.config.load();
   compile.exec = config.run.exec;
@@ -140,7 +140,8 @@ Command compare_command() {
             flags.value("--export", options->export_folder, "FOLDER",
                         "write weights, batches, noise, losses and gradients of the steps "
                         "there, for another framework to repeat");
-            flags.value("--streams", options->streams, "N", "streams of a GPU's plan");
+            flags.value("--streams", options->streams, "N",
+                        "streams of a GPU's plan; 0 = 2 where that pays");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators in either plan");
             // Spoils this parameter's gradient, to see that the comparison fails.
             flags.hidden("--break-gradient", options->break_gradient);

@@ -120,8 +120,18 @@ int config_info(const Options& options, const Output& output) {
   spec.shuffle = config.train.shuffle;
   spec.objective = config.objective;
   spec.optimizer = config.train.optimizer;
-  const Plan plan = make_plan(prune(fuse(model.training_graph(spec)).graph).graph);
+  // Two steps: what the second adds to the longest path is what a step of many takes.
+  spec.steps = 2;
+  const Graph graph = prune(fuse(model.training_graph(spec)).graph).graph;
+  const Plan plan = make_plan(graph);
   if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot());
+  const auto depth = [&](int steps) {
+    PlanOptions parallel;
+    parallel.steps = steps;
+    parallel.streams = 2;
+    return make_plan(graph, parallel).depth();
+  };
+  const int dependent = depth(2) - depth(1);
 
   output.text(fmt::format("{}: {} parameters, input {}", config.name,
                           format_count(model.parameter_count()), size_text(input)));
@@ -149,13 +159,17 @@ int config_info(const Options& options, const Output& output) {
                           spec.batch, format_bytes(plan.arena_bytes()),
                           format_bytes(plan.persistent_bytes()),
                           format_bytes(rows * input.features())));
+  output.text(fmt::format("nodes of a step: {}, of which {} wait for one another, where all fuse",
+                          graph.nodes().size(), dependent));
   output.object({{"name", config.name},
                  {"parameters", model.parameter_count()},
                  {"input", {input.channels, input.height, input.width}},
                  {"layers", parameters},
                  {"batch_size", spec.batch},
                  {"arena_bytes", plan.arena_bytes()},
-                 {"persistent_bytes", plan.persistent_bytes()}});
+                 {"persistent_bytes", plan.persistent_bytes()},
+                 {"nodes", graph.nodes().size()},
+                 {"dependent_nodes", dependent}});
   return 0;
 }
 

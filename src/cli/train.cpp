@@ -21,7 +21,7 @@ struct Options {
   bool overwrite = false;
   std::string save_every = "1";
   std::string eval_every = "1";
-  std::string streams = "1";
+  std::string streams = "0";
   bool no_fuse = false;
 };
 
@@ -74,7 +74,7 @@ int train(const Options& options, const Output& output) {
   }
   run.save_every = parse_integer(options.save_every, "--save-every", 1, most_epochs);
   run.eval_every = parse_integer(options.eval_every, "--eval-every", 1, most_epochs);
-  run.compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 1, 64));
+  run.compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 0, 64));
   run.compile.fuse = !options.no_fuse;
   if (options.resume && !std::filesystem::exists(run.out / "config.toml")) {
     throw Error(Status::input, "there is no run to resume", run.out.string(),
@@ -118,7 +118,8 @@ Command train_command() {
             flags.flag("--overwrite", options->overwrite, "empty RUN first if it is a run");
             flags.value("--save-every", options->save_every, "N", "epochs between checkpoints");
             flags.value("--eval-every", options->eval_every, "N", "epochs between evaluations");
-            flags.value("--streams", options->streams, "N", "streams of a GPU's plan");
+            flags.value("--streams", options->streams, "N",
+                        "streams of a GPU's plan; 0 = 2 where that pays");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators");
             return [options](const Output& output) { return train(*options, output); };
           }};

@@ -35,9 +35,10 @@ template CpuKernel<float> cpu_kernel(CpuNode&);
 template CpuKernel<double> cpu_kernel(CpuNode&);
 
 bool fits_blas(const Graph& graph, const Node& node) {
-  for (std::size_t i = 0; i < 2; ++i)
-    for (const std::int64_t dim : graph[node.inputs[i]].shape.dims())
-      if (dim > std::numeric_limits<int>::max()) return false;
+  for (const Value input : node.inputs)
+    if (input)
+      for (const std::int64_t dim : graph[input].shape.dims())
+        if (dim > std::numeric_limits<int>::max()) return false;
   return true;
 }
 

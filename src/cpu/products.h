@@ -66,4 +66,25 @@ void multiply_rows(const CpuArgs<T>& args, const Product<T>& product, const Tile
   });
 }
 
+// Tiles of some rows of all columns, so that whole rows are in one tile: f(tile, its product
+// [rows, n]), while that is in cache. The node's scratch holds one.
+inline constexpr std::int64_t row_block = 32;
+
+template <class T>
+std::int64_t row_block_bytes(std::int64_t n) {
+  return row_block * n * static_cast<std::int64_t>(sizeof(T));
+}
+
+template <class T, class F>
+void multiply_row_blocks(const CpuArgs<T>& args, const Product<T>& product, F f) {
+  args.team.parallel_for(divide_up(product.m, row_block), [&](std::int64_t block, int worker) {
+    const std::int64_t begin = block * row_block;
+    const Tile tile{begin, product.m - begin < row_block ? product.m : begin + row_block, 0,
+                    product.n, 0};
+    T* all = args.scratch(worker);
+    multiply_tile(product, tile, all, product.n);
+    f(tile, all);
+  });
+}
+
 }  // namespace cuvae

@@ -63,6 +63,19 @@ class CudaTimer final : public DeviceTimer {
   cuda::Event stop_;
 };
 
+// A second stream takes the work beside the longest path, and ahead of it, which wants more memory.
+// Where activations are many, kernels fill the chip by themselves and there is nothing to gain.
+Plan plan_streams(const Graph& graph, PlanOptions options, bool captured) {
+  constexpr std::int64_t most_bytes = std::int64_t{32} << 20;
+  if (captured && !options.keep_all) {
+    options.streams = 2;
+    Plan plan = make_plan(graph, options);
+    if (plan.arena_bytes() <= most_bytes) return plan;
+  }
+  options.streams = 1;
+  return make_plan(graph, options);
+}
+
 class CudaDevice final : public Device {
  public:
   CudaDevice(std::unique_ptr<cuda::Runtime> runtime, const cuda::KernelTable& kernels,
@@ -138,7 +151,8 @@ class CudaDevice final : public Device {
     plan_options.streams = options.streams;
     plan_options.reuse = options.reuse;
     plan_options.keep_all = options.keep_all;
-    Plan plan = make_plan(std::move(chosen), plan_options);
+    Plan plan = options.streams == 0 ? plan_streams(chosen, plan_options, program.graph)
+                                     : make_plan(std::move(chosen), plan_options);
     check_plan(plan);
     return cuda::make_cuda_program(std::move(plan), *memory, kernels_, program);
   }

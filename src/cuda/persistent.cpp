@@ -298,7 +298,10 @@ PersistentChoice choose_persistent(const Graph& graph, Context& context, const K
     return choice;
   };
   if (kernels.persistent == nullptr) return refuse("this build has no persistent kernel");
-  choice.graph = prune(fuse(prune(graph).graph).graph).graph;
+  FuseOptions layers;  // each layer by itself
+  layers.linear_bottleneck = false;
+  layers.linear_dgrad_bottleneck = false;
+  choice.graph = prune(fuse(prune(graph).graph, layers).graph).graph;
   const RecognisedStep recognised = recognise_vae_step(choice.graph);
   if (!recognised.step) return refuse(recognised.reason);
   choice.step = *recognised.step;

@@ -24,17 +24,13 @@ struct Group {
   Attrs attrs;
 };
 
-Value input(const Node& node, std::size_t i) {
-  return i < node.inputs.size() ? node.inputs[i] : Value{};
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
 }
 
-std::string sizes_text(const Shape& shape) {  // as attributes say it: "128,784"
-  std::string text;
-  for (const std::int64_t size : shape.dims()) {
-    if (!text.empty()) text += ',';
-    text += std::to_string(size);
-  }
-  return text;
+Value input(const Node& node, std::size_t i) {
+  return i < node.inputs.size() ? node.inputs[i] : Value{};
 }
 
 class Fuser {
@@ -49,9 +45,15 @@ class Fuser {
     std::vector<Pattern> patterns;
     if (options_.constants) patterns.push_back(&Fuser::constant);
     if (options_.linear_activation) patterns.push_back(&Fuser::linear_activation);
+    // Where the larger one is not legal, its first part may be.
+    if (options_.linear_bottleneck && options_.linear_sample_kl && options_.linear_activation)
+      patterns.push_back(&Fuser::linear_bottleneck);
     if (options_.linear_sample_kl) patterns.push_back(&Fuser::linear_sample_kl);
     if (options_.linear_nll) patterns.push_back(&Fuser::linear_nll);
     if (options_.linear_dgrad_activation) patterns.push_back(&Fuser::linear_dgrad_activation);
+    if (options_.linear_dgrad_bottleneck && options_.linear_dgrad_sample_kl &&
+        options_.linear_dgrad_activation)
+      patterns.push_back(&Fuser::linear_dgrad_bottleneck);
     if (options_.linear_dgrad_sample_kl) patterns.push_back(&Fuser::linear_dgrad_sample_kl);
     if (options_.elbo) patterns.push_back(&Fuser::elbo);
     if (options_.linear_wgrad_adam) patterns.push_back(&Fuser::linear_wgrad_adam);
@@ -180,7 +182,7 @@ class Fuser {
     const auto made = constant_of(last.outputs[0]);
     if (!made) return {};
     Group group{{n}, Op::fill, last.name, {}, last.outputs, {}};
-    group.attrs.set("shape", sizes_text(graph_[last.outputs[0]].shape));
+    group.attrs.set("shape", shape_text(graph_[last.outputs[0]].shape));
     group.attrs.set("value", made->value);
     if (made->hyper) {
       group.inputs.push_back(made->hyper);
@@ -237,6 +239,23 @@ class Fuser {
                 node(draw).attrs};
     group.inputs.push_back(input(node(draw), 2));
     if (const Value key = input(node(draw), 3)) group.inputs.push_back(key);
+    return group;
+  }
+
+  // linear_sample_kl -> linear_activation
+  std::optional<Group> linear_bottleneck(std::int32_t n) const {
+    auto group = linear_sample_kl(n);
+    if (!group) return {};
+    const std::int32_t next = reader(group->outputs[2], Op::linear);
+    if (next < 0 || !input(node(next), 2)) return {};
+    const auto layer = linear_activation(next);
+    if (!layer) return {};
+    append(group->nodes, layer->nodes);
+    group->op = Op::linear_bottleneck;
+    group->name = layer->name;
+    group->inputs.insert(group->inputs.begin() + 3, layer->inputs.begin() + 1, layer->inputs.end());
+    append(group->outputs, layer->outputs);
+    for (const auto& [name, attr] : layer->attrs.entries()) group->attrs.set(name, attr);
     return group;
   }
 
@@ -318,6 +337,22 @@ class Fuser {
                 {}};
     for (const Value in : {input(node(s), 1), input(node(k), 1), logvar, input(node(k), 0)})
       group.inputs.push_back(in);
+    return group;
+  }
+
+  // linear_dgrad_sample_kl -> linear_dgrad_activation
+  std::optional<Group> linear_dgrad_bottleneck(std::int32_t n) const {
+    auto group = linear_dgrad_sample_kl(n);
+    if (!group) return {};
+    const std::int32_t next = reader(group->outputs[0], Op::linear_dgrad);
+    const auto layer = next < 0 ? std::nullopt : linear_dgrad_activation(next);
+    if (!layer) return {};
+    append(group->nodes, layer->nodes);
+    group->op = Op::linear_dgrad_bottleneck;
+    group->name = layer->name;
+    group->inputs.insert(group->inputs.end(), layer->inputs.begin() + 1, layer->inputs.end());
+    append(group->outputs, layer->outputs);
+    group->attrs = layer->attrs;
     return group;
   }
 

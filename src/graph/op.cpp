@@ -43,6 +43,15 @@ std::span<const OpDef* const> all_ops() {
   return table;
 }
 
+std::string shape_text(const Shape& shape) {
+  std::string text;
+  for (const std::int64_t dim : shape.dims()) {
+    if (!text.empty()) text += ',';
+    text += std::to_string(dim);
+  }
+  return text;
+}
+
 std::string suggest_op(std::string_view name) {
   std::vector<std::string_view> names;
   for (const OpDef* def : table) names.push_back(def->name);

@@ -142,6 +142,8 @@ const OpDef& op_def(Op op);
 // Throws Error(usage) with a "did you mean" for an unknown name.
 const OpDef& op_def(std::string_view name);
 std::span<const OpDef* const> all_ops();
+// A shape as attributes say it: "128,784"; "" is a scalar. src/ops/rules.h has the inverse.
+std::string shape_text(const Shape& shape);
 // The mend of an unknown operator: "did you mean `linear`?".
 std::string suggest_op(std::string_view name);
 

@@ -17,9 +17,11 @@ struct FuseOptions {
   bool constants = true;  // what is made of fill nodes alone becomes one
   bool linear_activation = true;
   bool linear_sample_kl = true;
+  bool linear_bottleneck = true;  // linear_sample_kl and linear_activation, where both fuse
   bool linear_nll = true;
   bool linear_dgrad_activation = true;
   bool linear_dgrad_sample_kl = true;
+  bool linear_dgrad_bottleneck = true;  // linear_dgrad_sample_kl and linear_dgrad_activation
   bool linear_wgrad_adam = true;
   bool elbo = true;
 };

@@ -348,17 +348,39 @@ class Planner {
     });
   }
 
-  // List scheduling by the longest path to the end: the most urgent task that is ready goes to the
-  // stream where it can start first, if possible behind the task that it waits for.
+  // List scheduling around the longest path. The first stream belongs to it, so that each of its
+  // tasks follows the one before directly (and may start before that has ended: plan_early.h); the
+  // rest goes to the stream where it can start first, if possible behind the task that it waits
+  // for. A task beside the path is put where the path still does not wait for it if it is a step
+  // and a half later than thought: then what the path waits for once a step is behind most of what
+  // it needs. What the path does not need comes a step after it could, not at the end.
   void stream_order() {
     std::vector<double> urgency(count(), 0);
     for (int task = count(); task-- > 0;) longest(task, urgency);
+    const std::vector<bool> chain = longest_path(urgency);
+    std::vector<double> due(count(), 0);  // the earliest start, then when it has its turn
+    double total = 0;
+    for (int task = 0; task < count(); ++task) total = std::max(total, urgency[task]);
+    const std::vector<int> order = forward();
+    for (const int task : order)
+      for (const int p : before_[task])
+        due[task] = std::max(due[task], due[p] + costs_[p % nodes_]);
+    const double step = total / plan_.options_.steps;
+    // By task: whether the path waits for it.
+    std::vector<bool> awaited = chain;
+    for (auto task = order.rbegin(); task != order.rend(); ++task)
+      for (const int next : next_[*task])
+        if (awaited[next]) awaited[*task] = true;
+    for (int task = 0; task < count(); ++task) {
+      if (chain[task]) continue;
+      due[task] = awaited[task] ? total - urgency[task] - 1.5 * step : due[task] + step;
+    }
     std::vector<double> finish(count(), 0);
     std::vector<int> stream_of(count(), 0);
     std::vector<double> available(plan_.options_.streams, 0);
     schedule([&](const std::vector<int>& ready) {
       const auto best = std::min_element(ready.begin(), ready.end(), [&](int a, int b) {
-        return std::pair(-urgency[a], a) < std::pair(-urgency[b], b);
+        return std::pair(due[a], a) < std::pair(due[b], b);
       });
       const int task = *best;
       const auto start_on = [&](int stream) {
@@ -376,7 +398,9 @@ class Planner {
           last = finish[p];
           behind = stream_of[p];
         }
-      for (int k = 0; k < plan_.options_.streams; ++k) {
+      const int first = chain[task] ? 0 : 1;
+      const int end = chain[task] ? 1 : plan_.options_.streams;
+      for (int k = first; k < end; ++k) {
         const double at = start_on(k);
         if (at < start || (at == start && k == behind)) {
           start = at;
@@ -388,6 +412,38 @@ class Planner {
       available[stream] = finish[task];
       return std::pair(static_cast<std::size_t>(best - ready.begin()), stream);
     });
+  }
+
+  // All tasks, each after those it depends on.
+  std::vector<int> forward() const {
+    std::vector<std::size_t> missing(count());
+    std::vector<int> order;
+    for (int task = 0; task < count(); ++task) {
+      missing[task] = before_[task].size();
+      if (missing[task] == 0) order.push_back(task);
+    }
+    for (std::size_t i = 0; i < order.size(); ++i)
+      for (const int next : next_[order[i]])
+        if (--missing[next] == 0) order.push_back(next);
+    return order;
+  }
+
+  // Which tasks are on the path from the most urgent one on.
+  std::vector<bool> longest_path(const std::vector<double>& urgency) const {
+    const auto less = [&](int a, int b) {
+      return std::pair(-urgency[a], a) < std::pair(-urgency[b], b);
+    };
+    std::vector<bool> chain(count(), false);
+    int task = 0;
+    for (int other = 1; other < count(); ++other)
+      if (less(other, task)) task = other;
+    while (count() > 0) {
+      chain[task] = true;
+      const auto& next = next_[task];
+      if (next.empty()) break;
+      task = *std::min_element(next.begin(), next.end(), less);
+    }
+    return chain;
   }
 
   // The longest path from `task` and from everything after it, depth first.
@@ -675,6 +731,13 @@ std::string escaped(std::string_view text) {
 }
 
 }  // namespace
+
+int Plan::depth() const {
+  std::vector<int> depth(tasks_.size(), 1);
+  for (const auto& [first, then] : edges_)  // sorted, and tasks are in a legal order
+    depth[then] = std::max(depth[then], depth[first] + 1);
+  return depth.empty() ? 0 : *std::max_element(depth.begin(), depth.end());
+}
 
 std::string Plan::dot() const {
   constexpr std::string_view colours[] = {"lightblue", "lightyellow", "lightpink", "lightgreen",

@@ -53,6 +53,8 @@ class Plan {
   [[nodiscard]] const std::vector<std::pair<int, int>>& replay_edges() const noexcept {
     return replay_edges_;
   }
+  // How many tasks the longest path along the edges has.
+  [[nodiscard]] int depth() const;
   [[nodiscard]] std::string dot() const;  // Graphviz
   [[nodiscard]] std::string str() const;  // a table: task, stream, node, shapes, offset, bytes
 

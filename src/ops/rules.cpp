@@ -59,15 +59,6 @@ Shape shape_of(const Attrs& attrs) {
   return Shape(std::span<const std::int64_t>(dims));
 }
 
-std::string shape_text(const Shape& shape) {
-  std::string text;
-  for (const std::int64_t dim : shape.dims()) {
-    if (!text.empty()) text += ',';
-    text += std::to_string(dim);
-  }
-  return text;
-}
-
 std::vector<std::int64_t> sizes_of(const Attrs& attrs) {
   auto sizes = integers("sizes", attrs.text("sizes"));
   if (sizes.empty()) refuse("attribute `sizes` is empty", "write it as \"32,32\"");

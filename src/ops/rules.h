@@ -27,7 +27,6 @@ Axis axis_of(const Attrs& attrs);
 Likelihood likelihood_of(const Attrs& attrs);
 double sigma_of(const Attrs& attrs);                      // > 0; 1 where it is not given
 Shape shape_of(const Attrs& attrs);                       // "128,784"; "" is a scalar
-std::string shape_text(const Shape& shape);               // the inverse
 std::vector<std::int64_t> sizes_of(const Attrs& attrs);   // split's "32,32"
 bool flag_of(const Attrs& attrs, std::string_view name);  // an integer, 0 or 1; 0 where not given
 

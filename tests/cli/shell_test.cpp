@@ -148,7 +148,7 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
       {{"train", "--resume", "--overwrite", "--out", "x"}, 2, "exclude each other"},
       {{"train", "--save-every", "0"}, 2, "(--save-every): give an integer from 1"},
       {{"train", "--eval-every", "often"}, 2, "(--eval-every)"},
-      {{"train", "--streams", "0"}, 2, "(--streams)"},
+      {{"train", "--streams", "65"}, 2, "(--streams)"},
       {{"eval"}, 2, "RUN is missing"},
       {{"eval", "nowhere"}, 3, "nowhere"},
       {{"eval", "x", "--z-samples", "0"}, 2, "(--z-samples)"},
@@ -313,6 +313,8 @@ TEST(Shell, InfoTellsTheBuildAndAConfiguration) {
   EXPECT_EQ(json.at("parameters"), 785 * 512 + 513 * 64 + 33 * 512 + 513 * 784);
   EXPECT_EQ(json.at("layers").at(0).at("name"), "encoder.0.weight");
   EXPECT_EQ(json.at("layers").at(0).at("shape"), Json({512, 784}));
+  EXPECT_EQ(json.at("nodes"), 14);
+  EXPECT_EQ(json.at("dependent_nodes"), 6);
   const Json large = Json::parse(
       run({"info", "--preset", "mnist-mlp", "--batch-size", "4096", "--json"}, there).out);
   EXPECT_GT(large.at("arena_bytes").get<std::int64_t>(),

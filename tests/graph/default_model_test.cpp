@@ -20,11 +20,11 @@ TEST(DefaultModel, FusesEveryPattern) {
   const Graph& g = fused.graph;
   EXPECT_EQ(count(g, Op::batch_index), 1);
   EXPECT_EQ(count(g, Op::gather), 1);
-  EXPECT_EQ(count(g, Op::linear_activation), 2);
-  EXPECT_EQ(count(g, Op::linear_sample_kl), 1);
+  EXPECT_EQ(count(g, Op::linear_activation), 1);
+  EXPECT_EQ(count(g, Op::linear_bottleneck), 1);
   EXPECT_EQ(count(g, Op::linear_nll), 1);
-  EXPECT_EQ(count(g, Op::linear_dgrad_activation), 2);
-  EXPECT_EQ(count(g, Op::linear_dgrad_sample_kl), 1);
+  EXPECT_EQ(count(g, Op::linear_dgrad_activation), 1);
+  EXPECT_EQ(count(g, Op::linear_dgrad_bottleneck), 1);
   EXPECT_EQ(count(g, Op::linear_wgrad_adam), 4);
   for (const Op op : {Op::linear, Op::linear_wgrad, Op::adam, Op::split, Op::sample,
                       Op::gaussian_kl, Op::bernoulli_nll, Op::bernoulli_nll_grad, Op::linear_dgrad,
@@ -41,9 +41,48 @@ TEST(DefaultModel, FusesEveryPattern) {
               g.nodes().size());
   EXPECT_EQ(model.graph.nodes().size(), 45U);
   EXPECT_EQ(count(g, Op::elbo), 1);
-  EXPECT_EQ(g.nodes().size(), 18U);
+  EXPECT_EQ(g.nodes().size(), 16U);
   // Two constants, of which one is beta / batch, instead of five nodes.
-  EXPECT_EQ(prune(g).graph.nodes().size(), 16U);
+  EXPECT_EQ(prune(g).graph.nodes().size(), 14U);
+}
+
+// What stands between a step and the next: gather and the constants are made ahead, and the other
+// weights' updates stand on a stream of their own, behind what the chain does meanwhile.
+TEST(DefaultModel, SixDependentNodesAStep) {
+  const Op chain[] = {
+      Op::linear_activation,       Op::linear_bottleneck,       Op::linear_nll,
+      Op::linear_dgrad_activation, Op::linear_dgrad_bottleneck, Op::linear_wgrad_adam};
+  int one = 0;
+  for (const int steps : {1, 2, 8, 17}) {
+    SCOPED_TRACE(steps);
+    const Graph g = prune(fuse(training_graph({.steps = steps}).graph).graph).graph;
+    EXPECT_EQ(g.nodes().size(), 14U);
+    PlanOptions options;
+    options.steps = steps;
+    options.streams = 2;
+    const Plan plan = make_plan(g, options);
+    check_plan(plan);
+    ASSERT_EQ(plan.tasks().size(), g.nodes().size() * static_cast<std::size_t>(steps));
+    const int longest = plan.depth();
+    if (steps == 1) one = longest;
+    EXPECT_LE(one, 9);
+    EXPECT_EQ(longest, one + 6 * (steps - 1));
+    // The chain is on one stream, in its order, and nothing else of the step between it.
+    std::vector<Op> main;
+    for (const Task& task : plan.tasks()) {
+      if (task.stream != 0) continue;
+      main.push_back(g.nodes()[static_cast<std::size_t>(task.node)].op);
+      // Once the run is under way, all but one of a step's kernels may start before the one before
+      // has ended.
+      if (task.step >= 2) {
+        EXPECT_EQ(!task.waits.empty(), main.back() == Op::linear_bottleneck);
+      }
+    }
+    ASSERT_EQ(main.size(), 2 + 6U * static_cast<std::size_t>(steps));
+    EXPECT_EQ(main[0], Op::batch_index);
+    EXPECT_EQ(main[1], Op::gather);
+    for (std::size_t i = 2; i < main.size(); ++i) EXPECT_EQ(main[i], chain[(i - 2) % 6]) << i;
+  }
 }
 
 // What must live at once while the decoder's last layer goes backwards: the input, d(logits), both

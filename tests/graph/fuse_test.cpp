@@ -173,6 +173,100 @@ TEST(FuseLinearSampleKl, NotWhereTheHalvesDiffer) {
   EXPECT_EQ(fused(l.g), (Ops{"linear", "split", "activation"}));
 }
 
+// the same -> linear -> activation
+
+struct Middle : Heads {
+  Value w2 = g.parameter("w2", Shape{5, 3});
+  Value b2 = g.parameter("b2", Shape{5});
+  Value pre = g.apply("linear", "layer", {latent[0], w2, b2});
+  Value y;
+  explicit Middle(const char* activation = "leaky_relu") {
+    y = g.apply("activation", "y", {pre}, kind(activation));
+    g.output(y);
+  }
+};
+
+TEST(FuseLinearBottleneck, MergesBothAndKeepsNames) {
+  const Middle m;
+  const Rewritten result = fuse(m.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_bottleneck"}));
+  const Node& node = result.graph.nodes()[0];
+  std::vector<Value> inputs, outputs;
+  for (const Value v : {m.x, m.w, m.b, m.w2, m.b2, m.clock})
+    inputs.push_back(result.map[static_cast<std::size_t>(v.id)]);
+  EXPECT_EQ(node.inputs, inputs);
+  for (const Value v : {m.parts[0], m.logvar, m.latent[0], m.latent[1], m.kl, m.y}) {
+    outputs.push_back(result.map[static_cast<std::size_t>(v.id)]);
+    EXPECT_EQ(result.graph[outputs.back()].name, m.g[v].name);
+  }
+  EXPECT_EQ(node.outputs, outputs);
+  EXPECT_EQ(node.attrs.text("kind"), "leaky_relu");
+  EXPECT_EQ(node.attrs.integer("stream"), 0);
+  EXPECT_EQ(node.attrs.integer("purpose"), static_cast<std::int64_t>(Purpose::latent));
+  const Ops both = {"linear_sample_kl", "linear_activation"};
+  EXPECT_EQ(fused(m.g, {.linear_bottleneck = false}), both);
+  EXPECT_EQ(fused(m.g, {.linear_sample_kl = false}).back(), "linear_activation");
+  EXPECT_EQ(fused(m.g, {.linear_activation = false}).front(), "linear_sample_kl");
+  // Where a backend has no kernel for it: both parts, and in the end neither.
+  const auto parts = lower(
+      result.graph, [](const Graph&, const Node& n) { return n.op != Op::linear_bottleneck; });
+  EXPECT_EQ(op_names(parts.graph), both);
+  const auto none = lower(
+      result.graph, [](const Graph&, const Node& n) { return op_def(n.op).compose == nullptr; });
+  EXPECT_EQ(op_names(none.graph), op_names(m.g));
+}
+
+TEST(FuseLinearBottleneck, KeepsTheKeyAndThePreActivation) {
+  Layer l;
+  const Value key = l.g.input("key", DType::i64, Shape{4});
+  const Value w2 = l.g.parameter("w2", Shape{5, 3});
+  const Value b2 = l.g.parameter("b2", Shape{5});
+  const auto parts = l.g.add("split", "parts", {l.g.apply("linear", "heads", {l.x, l.w, l.b})},
+                             {{"sizes", std::string("3,3")}});
+  const Value logvar = l.g.apply("activation", "logvar", {parts[1]}, kind("bound_logvar"));
+  const auto latent = l.g.add("sample", "latent", {parts[0], logvar, l.clock, key},
+                              {{"purpose", static_cast<std::int64_t>(Purpose::evaluation)}});
+  l.g.apply("gaussian_kl", "kl", {parts[0], logvar});
+  const Value pre = l.g.apply("linear", "layer", {latent[0], w2, b2});
+  const Value y = l.g.apply("activation", "y", {pre}, kind("gelu"));
+  gradients(l.g, l.g.apply("reduce", "loss", {y}, sum_all), std::vector{w2});
+  const Rewritten result = fuse(l.g);
+  const Node& node = producer(result.graph, "y");
+  ASSERT_EQ(node.op, Op::linear_bottleneck);
+  EXPECT_EQ(node.inputs.at(6), result.map[static_cast<std::size_t>(key.id)]);
+  EXPECT_EQ(node.attrs.integer("save_input"), 1);
+  EXPECT_EQ(node.outputs.at(6), result.map[static_cast<std::size_t>(pre.id)]);
+}
+
+TEST(FuseLinearBottleneck, OnlyTheHeadsWhereTheRestIsAnother) {
+  const auto heads_only = [](const Graph& g) {
+    const Graph result = fuse(g).graph;
+    return count(result, Op::linear_bottleneck) == 0 && count(result, Op::linear_sample_kl) == 1;
+  };
+  EXPECT_FALSE(heads_only(Middle().g));
+  EXPECT_TRUE(heads_only(Heads().g));
+  Middle read;  // by two layers
+  read.g.apply("linear", "other", {read.latent[0], read.w2, read.b2});
+  EXPECT_TRUE(heads_only(read.g));
+  Middle pre_read;
+  pre_read.g.apply("scale", "other", {pre_read.pre});
+  EXPECT_TRUE(heads_only(pre_read.g));
+  Middle pre_output;
+  pre_output.g.output(pre_output.pre);
+  EXPECT_TRUE(heads_only(pre_output.g));
+  Heads no_bias;
+  const Value w2 = no_bias.g.parameter("w2", Shape{5, 3});
+  no_bias.g.apply("activation", "y", {no_bias.g.apply("linear", "layer", {no_bias.latent[0], w2})},
+                  kind("relu"));
+  EXPECT_TRUE(heads_only(no_bias.g));
+  // The layer's bias is made from the KL term: it is read before, and made after.
+  Heads late;
+  const Value w3 = late.g.parameter("w3", Shape{4, 3});
+  late.g.apply("activation", "y", {late.g.apply("linear", "layer", {late.latent[0], w3, late.kl})},
+               kind("relu"));
+  EXPECT_TRUE(heads_only(late.g));
+}
+
 // linear -> likelihood, and its gradient
 
 struct Likelihood : Layer {
@@ -416,6 +510,60 @@ TEST(FuseLinearDgradSampleKl, NotWhereThePatternIsAnother) {
     output.g.output(output.*part);
     EXPECT_FALSE(output.fuses());
   }
+}
+
+// the same -> linear_dgrad -> activation_grad
+
+struct MiddleBackward : LatentBackward {
+  Value w2 = g.parameter("w2", Shape{6, 5});
+  Value saved = g.input("saved", DType::f32, Shape{4, 5});
+  Value dx = g.apply("linear_dgrad", "dx", {heads, w2});
+  Value dh = g.apply("activation_grad", "dh", {dx, saved}, kind("tanh"));
+};
+
+TEST(FuseLinearDgradBottleneck, MergesBothAndKeepsNames) {
+  const MiddleBackward m;
+  const Rewritten result = fuse(m.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_dgrad_bottleneck"}));
+  const Node& node = result.graph.nodes()[0];
+  std::vector<Value> inputs;
+  for (const Value v : {m.dy, m.w, m.eps, m.mean, m.logvar, m.dkl, m.w2, m.saved})
+    inputs.push_back(result.map[static_cast<std::size_t>(v.id)]);
+  EXPECT_EQ(node.inputs, inputs);
+  EXPECT_EQ(node.attrs.text("kind"), "tanh");
+  EXPECT_EQ(result.graph[node.outputs.at(0)].name, "heads");
+  EXPECT_EQ(result.graph[node.outputs.at(1)].name, "dh");
+  const Ops both = {"linear_dgrad_sample_kl", "linear_dgrad_activation"};
+  EXPECT_EQ(fused(m.g, {.linear_dgrad_bottleneck = false}), both);
+  EXPECT_EQ(fused(m.g, {.linear_dgrad_activation = false}).front(), "linear_dgrad_sample_kl");
+  const auto parts = lower(result.graph, [](const Graph&, const Node& n) {
+    return n.op != Op::linear_dgrad_bottleneck;
+  });
+  EXPECT_EQ(op_names(parts.graph), both);
+}
+
+TEST(FuseLinearDgradBottleneck, OnlyTheLatentsWhereTheRestIsAnother) {
+  const auto latents_only = [](const Graph& g) {
+    const Graph result = fuse(g).graph;
+    return count(result, Op::linear_dgrad_bottleneck) == 0 &&
+           count(result, Op::linear_dgrad_sample_kl) == 1;
+  };
+  EXPECT_FALSE(latents_only(MiddleBackward().g));
+  EXPECT_TRUE(latents_only(LatentBackward().g));
+  MiddleBackward read;
+  read.g.apply("scale", "other", {read.dx});
+  EXPECT_TRUE(latents_only(read.g));
+  MiddleBackward output;
+  output.g.output(output.dx);
+  EXPECT_TRUE(latents_only(output.g));
+  MiddleBackward twice;  // two layers before the heads
+  twice.g.apply("linear_dgrad", "other", {twice.heads, twice.w2});
+  EXPECT_TRUE(latents_only(twice.g));
+  LatentBackward late;  // what was saved is made from the heads' gradient
+  const Value w2 = late.g.parameter("w2", Shape{6, 6});
+  const Value dx = late.g.apply("linear_dgrad", "dx", {late.heads, w2});
+  late.g.apply("activation_grad", "dh", {dx, late.heads}, kind("tanh"));
+  EXPECT_TRUE(latents_only(late.g));
 }
 
 // linear_wgrad -> adam

@@ -348,7 +348,8 @@ std::vector<Workload> workloads() {
   all.push_back(of_training("eager", {.streams = 3, .exec = "eager"}, 2));
   all.push_back(of_persistent("tf32", few ? 9 : 20, few ? 5 : 12));
   if (!few) all.push_back(of_persistent("bf16", 20, 12));
-  if (!few) all.push_back(of_training("unfused", {.fuse = false, .exec = "graph"}, 2));
+  if (!few)
+    all.push_back(of_training("unfused", {.streams = 1, .fuse = false, .exec = "graph"}, 2));
   return all;
 }
 

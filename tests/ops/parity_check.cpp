@@ -85,8 +85,9 @@ void check_values(const Backend& backend, const Case& c) {
                              expected[i].integer.end()));
       continue;
     }
-    const Comparison outcome = compare_tensor(
-        results[i], expected[i].real, tolerance(backend.real, c.reduction, expected[i].scale));
+    Tolerance limit = tolerance(backend.real, c.reduction, expected[i].scale);
+    limit.abs += expected[i].slack;
+    const Comparison outcome = compare_tensor(results[i], expected[i].real, limit);
     EXPECT_TRUE(outcome.passed) << outcome.str();
   }
 }
@@ -121,13 +122,16 @@ void check_fused(const Backend& backend, const Case& c) {
   const int variant = backend.variants.back();
   const auto fused = run(backend, variant, g.graph, g.outputs, g.inputs, inputs, false);
   const auto composed = run(backend, variant, lowered.graph, outputs, values, inputs, false);
+  std::vector<Expected> expected(fused.size());
+  if (backend.rounding != nullptr) expected = reference(c, inputs, backend.rounding);
   for (std::size_t i = 0; i < fused.size(); ++i) {
     SCOPED_TRACE(c.id() + " on " + backend.name + ", output " + slot_name(g, i));
     const Tensor wanted = composed[i].to(DType::f64);
     double scale = 1;
     for (const double v : wanted.as<double>()) scale = std::max(scale, std::abs(v));
-    const Comparison outcome =
-        compare_tensor(fused[i], wanted.as<double>(), tolerance(backend.real, c.reduction, scale));
+    Tolerance limit = tolerance(backend.real, c.reduction, scale);
+    limit.abs += expected[i].slack;
+    const Comparison outcome = compare_tensor(fused[i], wanted.as<double>(), limit);
     EXPECT_TRUE(outcome.passed) << outcome.str();
   }
 }

@@ -106,6 +106,57 @@ class Table {
         {}, s.out);
   }
 
+  // Of h [B, in] to latents [B, d] to y [B, out], and back.
+  void bottleneck(Int b, Int in, Int d, Int out) {
+    const std::string what = text(b, in, d) + "x" + text(out);
+    const CaseInput h = real(Shape{b, in});
+    const CaseInput heads = scaled(Shape{2 * d, in}, 0.05);
+    const CaseInput bias = real(Shape{2 * d});
+    const CaseInput layer = scaled(Shape{out, d}, 0.1);
+    const CaseInput layer_bias = real(Shape{out});
+    const Int longest = in + d + out;
+    add("linear_bottleneck", what, {h, heads, bias, layer, layer_bias, clock()},
+        {{"purpose", Int{2}}, {"stream", Int{3}}, {"kind", std::string("relu")}}, longest);
+    add("linear_bottleneck", what + "_keyed_gelu_saved",
+        {h, heads, bias, layer, layer_bias, clock(), indices(b, 100000)},
+        {{"purpose", Int{2}},
+         {"stream", Int{3}},
+         {"kind", std::string("gelu")},
+         {"save_input", Int{1}}},
+        longest);
+    const CaseInput latents = real(Shape{b, d});
+    for (const char* kind : {"relu", "tanh"})
+      add("linear_dgrad_bottleneck", what + "_" + kind,
+          {real(Shape{b, out}), layer, latents, latents, latents, real(Shape{b}, Fill::positive),
+           scaled(Shape{2 * d, in}, 0.1), real(Shape{b, in}, Fill::saved)},
+          {{"kind", std::string(kind)}}, longest);
+  }
+
+  void bottlenecks() {
+    // Nothing, one, around 8 rows, 32 columns and 64 terms, long sums, the default model's, more
+    // rows than the fused kernels take.
+    const Int sizes[][4] = {{0, 3, 2, 4},
+                            {3, 0, 2, 4},
+                            {3, 4, 0, 5},
+                            {3, 4, 2, 0},
+                            {1, 1, 1, 1},
+                            {7, 31, 3, 33},
+                            {8, 32, 16, 32},
+                            {14, 56, 37, 65},
+                            {17, 129, 33, 97},
+                            {2, 1100, 5, 40},
+                            {3, 40, 6, 1030},
+                            {5, 66, 70, 36},
+                            {32, 68, 36, 300},
+                            {33, 20, 129, 12},
+                            {128, 512, 32, 512},
+                            {600, 12, 3, 9},
+                            // enough for the CPU's
+                            {513, 33, 17, 31},
+                            {545, 7, 40, 36}};
+    for (const auto& [b, in, d, out] : sizes) bottleneck(b, in, d, out);
+  }
+
   void products() {
     latent_gradient({600, 33, 40});  // tiles of 64 on few multiprocessors, with few elements
     std::vector<Dense> all(std::begin(dense), std::end(dense));
@@ -313,6 +364,7 @@ const std::vector<Case>& parity_table() {
     Table t;
     t.data();
     t.products();
+    t.bottlenecks();
     t.elementwise();
     t.rows();
     return t.cases;

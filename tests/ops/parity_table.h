@@ -76,6 +76,9 @@ struct Expected {
   std::vector<double> real;
   std::vector<std::int64_t> integer;
   double scale = 1;  // the size of the terms
+  // Of a product whose operand is made by the operator itself: what it may change the result that
+  // rounding takes a value beside a boundary of the operands' format to its other side.
+  double slack = 0;
 };
 std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs,
                                 Rounding rounding = nullptr);

@@ -185,8 +185,12 @@ double product_flops(const CaseGraph& g, const Node& node) {
   };
   // x [B, in], w [out, in]; dy [B, out], w [out, in]; dy [B, out], x [B, in].
   const bool forward = node.op == Op::linear || node.op == Op::linear_activation ||
-                       node.op == Op::linear_nll || node.op == Op::linear_sample_kl;
+                       node.op == Op::linear_nll || node.op == Op::linear_sample_kl ||
+                       node.op == Op::linear_bottleneck;
   const double product = 2 * dim(0, 0) * dim(0, 1) * (forward ? dim(1, 0) : dim(1, 1));
+  if (node.op == Op::linear_bottleneck) return product + 2 * dim(0, 0) * dim(3, 0) * dim(3, 1);
+  if (node.op == Op::linear_dgrad_bottleneck)
+    return product + 2 * dim(0, 0) * dim(6, 0) * dim(6, 1);
   if (node.op != Op::linear_wgrad_adam) return product;
   return product + 14 * dim(0, 1) * dim(1, 1);  // Adam on each weight
 }

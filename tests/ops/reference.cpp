@@ -85,13 +85,11 @@ double largest(const Reals& values) {
 
 Expected expect(Reals values) {
   const double scale = largest(values);
-  return {std::move(values), {}, scale};
+  return {std::move(values), {}, scale, 0};
 }
 
-// y [B, out] = x w^T + b
-Reals linear(const Operands& o) {
-  const std::size_t batch = o.dim(0, 0), in = o.dim(0, 1), out = o.dim(1, 0);
-  const Reals x = o.factor(0), w = o.factor(1);
+// x [B, in] w^T
+Reals times(const Reals& x, const Reals& w, std::size_t batch, std::size_t in, std::size_t out) {
   Reals y(batch * out);
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < out; ++j) {
@@ -99,6 +97,13 @@ Reals linear(const Operands& o) {
       for (std::size_t k = 0; k < in; ++k) sum += x[b * in + k] * w[j * in + k];
       y[b * out + j] = sum;
     }
+  return y;
+}
+
+// y [B, out] = x w^T + b
+Reals linear(const Operands& o) {
+  const std::size_t batch = o.dim(0, 0), out = o.dim(1, 0);
+  Reals y = times(o.factor(0), o.factor(1), batch, o.dim(0, 1), out);
   if (o.has(2)) {
     const Reals bias = o.real(2);
     for (std::size_t b = 0; b < batch; ++b)
@@ -107,15 +112,35 @@ Reals linear(const Operands& o) {
   return y;
 }
 
-// dx [B, in] = dy w
-Reals dgrad(const Operands& o) {
-  const std::size_t batch = o.dim(0, 0), out = o.dim(0, 1), in = o.dim(1, 1);
-  const Reals dy = o.factor(0), w = o.factor(1);
+// dy [B, out] w [out, in]
+Reals times_untransposed(const Reals& dy, const Reals& w, std::size_t batch, std::size_t out,
+                         std::size_t in) {
   Reals dx(batch * in);
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < out; ++j)
       for (std::size_t k = 0; k < in; ++k) dx[b * in + k] += dy[b * out + j] * w[j * in + k];
   return dx;
+}
+
+// dx [B, in] = dy w
+Reals dgrad(const Operands& o) {
+  return times_untransposed(o.factor(0), o.factor(1), o.dim(0, 0), o.dim(0, 1), o.dim(1, 1));
+}
+
+// The same for values that the operator itself makes.
+Reals rounded(Reals values, Rounding rounding) {
+  if (rounding != nullptr)
+    for (double& v : values) v = rounding(v);
+  return values;
+}
+
+// What one of them on the other side of its boundary may change of a product with `w`, twice: the
+// format's distance from 1 to the next number says how far apart neighbours are.
+double slack_of(const Reals& values, const Reals& w, Rounding rounding) {
+  if (rounding == nullptr) return 0;
+  double next = 1;
+  while (rounding(1 + next / 2) == 1 + next / 2) next /= 2;
+  return 2 * next * largest(values) * largest(w);
 }
 
 // dw [out, in] = dy^T x and db [out]
@@ -305,7 +330,7 @@ std::vector<Expected> concat(const Operands& o) {
   return {expect(y)};
 }
 
-std::vector<Expected> linear_sample_kl(const Operands& o) {
+std::vector<Expected> linear_sample_kl(const Operands& o, std::size_t clock_at = 3) {
   const std::size_t batch = o.dim(0, 0), d = o.dim(1, 0) / 2;
   const Reals heads = linear(o);
   Reals mean, logvar;
@@ -314,9 +339,40 @@ std::vector<Expected> linear_sample_kl(const Operands& o) {
       mean.push_back(heads[b * 2 * d + j]);
       logvar.push_back(bounded(heads[b * 2 * d + d + j]));
     }
-  const Reals eps = draws(o, 3, 4, batch, d);
+  const Reals eps = draws(o, clock_at, clock_at + 1, batch, d);
   return {expect(mean), expect(logvar), expect(sampled(mean, logvar, eps)), expect(eps),
           expect(kl_rows(mean, logvar, batch))};
+}
+
+// linear_sample_kl, and y = f(z w^T + b)
+std::vector<Expected> linear_bottleneck(const Operands& o) {
+  auto outputs = linear_sample_kl(o, 5);
+  const std::size_t batch = o.dim(0, 0), out = o.dim(3, 0), d = o.dim(3, 1);
+  const Reals z = outputs[2].real, w = o.factor(3), bias = o.real(4);
+  Reals pre = times(rounded(z, o.rounding), w, batch, d, out);
+  for (std::size_t i = 0; i < pre.size(); ++i) pre[i] += bias[i % out];
+  Reals y(pre.size());
+  for (std::size_t i = 0; i < y.size(); ++i)
+    y[i] = plain_activation(activation_of(o.c.attrs), pre[i]);
+  outputs.push_back(expect(y));
+  if (o.c.attrs.integer("save_input", 0) != 0) outputs.push_back(expect(pre));
+  for (std::size_t i = 5; i < outputs.size(); ++i) outputs[i].slack = slack_of(z, w, o.rounding);
+  return outputs;
+}
+
+// The heads' gradient [B, 2 d].
+Reals dgrad_sample_kl(const Operands& o) {
+  const Reals dz = dgrad(o), eps = o.real(2), mean = o.real(3), lv = o.real(4), dkl = o.real(5);
+  const std::size_t d = o.dim(1, 1);
+  Reals heads(2 * dz.size());
+  for (std::size_t i = 0; i < dz.size(); ++i) {
+    const std::size_t b = i / d, at = b * 2 * d + i % d;
+    heads[at] = dz[i] + dkl[b] * mean[i];
+    const double dlv =
+        dz[i] * eps[i] * 0.5 * std::exp(lv[i] / 2) + dkl[b] * 0.5 * std::expm1(lv[i]);
+    heads[at + d] = dlv * plain_activation_grad({ActivationKind::bound_logvar, 0}, lv[i]);
+  }
+  return heads;
 }
 
 template <class F>
@@ -435,6 +491,7 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     return outputs;
   }
   if (op == "linear_sample_kl") return linear_sample_kl(o);
+  if (op == "linear_bottleneck") return linear_bottleneck(o);
   if (op == "linear_nll") {
     const Reals l = linear(o), x = o.real(3);
     const std::string& likelihood = a.text("likelihood");
@@ -447,18 +504,17 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
       return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
     });
   }
-  if (op == "linear_dgrad_sample_kl") {
-    const Reals dz = dgrad(o), eps = o.real(2), mean = o.real(3), lv = o.real(4), dkl = o.real(5);
-    const std::size_t d = o.dim(1, 1);
-    Reals heads(2 * dz.size());
-    for (std::size_t i = 0; i < dz.size(); ++i) {
-      const std::size_t b = i / d, at = b * 2 * d + i % d;
-      heads[at] = dz[i] + dkl[b] * mean[i];
-      const double dlv =
-          dz[i] * eps[i] * 0.5 * std::exp(lv[i] / 2) + dkl[b] * 0.5 * std::expm1(lv[i]);
-      heads[at + d] = dlv * plain_activation_grad({ActivationKind::bound_logvar, 0}, lv[i]);
-    }
-    return {expect(heads)};
+  if (op == "linear_dgrad_sample_kl") return {expect(dgrad_sample_kl(o))};
+  if (op == "linear_dgrad_bottleneck") {
+    const Reals heads = dgrad_sample_kl(o), w = o.factor(6), saved = o.real(7);
+    const Reals dx =
+        times_untransposed(rounded(heads, o.rounding), w, o.dim(0, 0), o.dim(6, 0), o.dim(6, 1));
+    auto outputs = map(dx, [&](std::size_t i) {
+      return dx[i] * plain_activation_grad(activation_of(a), saved[i]);
+    });
+    outputs[0].slack = slack_of(heads, w, o.rounding);
+    outputs.insert(outputs.begin(), expect(heads));
+    return outputs;
   }
   if (op == "linear_wgrad_adam") {
     const auto [dw, db] = wgrad(o);

@@ -188,9 +188,11 @@ bool add_node(Graph& g, Op op) {
     }
     case Op::linear_activation:
     case Op::linear_sample_kl:
+    case Op::linear_bottleneck:
     case Op::linear_nll:
     case Op::linear_dgrad_activation:
     case Op::linear_dgrad_sample_kl:
+    case Op::linear_dgrad_bottleneck:
     case Op::linear_wgrad_adam:
     case Op::elbo:
     case Op::count: return false;
