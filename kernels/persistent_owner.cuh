@@ -410,10 +410,26 @@ class Owner {
     const int slab_floats = l_.owner.slab_bytes / static_cast<int>(sizeof(float));
     const int count = (p_.back_outs + Layout::slab - 1) / Layout::slab;
     const int group = TilePlace().group;
+    // Four threads a row; their places in memory only move from slab to slab.
+    static_assert(Layout::slab == 16);
+    constexpr int rows_at_once = Layout::threads / 4;
+    const int row = static_cast<int>(threadIdx.x) / 4;
+    const int four = static_cast<int>(threadIdx.x) % 4 * 4;
+    const float* const from =
+        run_.dlogits + static_cast<std::int64_t>(row) * l_.out_ld + p_.back_out0 + four;
+    float* const to = slabs() + row * Layout::slab + four;
+    const int hop = rows_at_once * l_.out_ld;
     const auto ask = [&](int slab) {
-      if (slab < count)
-        fetch(slabs() + slab % Layout::stages * slab_floats, Layout::slab,
-              run_.dlogits + p_.back_out0 + slab * Layout::slab, l_.out_ld, batch(), Layout::slab);
+      if (slab < count) {
+        const float* source = from + slab * Layout::slab;
+        float* place = to + slab % Layout::stages * slab_floats;
+#pragma unroll 1
+        for (int b = row; b < batch(); b += rows_at_once) {
+          device::cp_async16(place, source);
+          source += hop;
+          place += rows_at_once * Layout::slab;
+        }
+      }
       device::cp_async_commit();
     };
     float* parts = run_.back_parts + static_cast<std::int64_t>(p_.back_out0 / l_.back.piece) *
@@ -553,32 +569,40 @@ class Owner {
     const int column4 = encode_column(4, group);
     const bool within = column0 < l_.encode.piece;
     const bool fifth = fours + warp() * 8 < l_.encode.piece;  // a warp has it or has it not
+    const auto load_d = [=](int k, float4(&rows)[2]) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) rows[half] = four_terms(d + (group + 8 * half) * ld + k);
+    };
     float sum[Layout::encode_slots][4] = {};
-    warp_product<Format, false, true>(
-        sum, l_.rows,
-        [=](int k, float4(&rows)[2]) {
+    static_assert(Layout::encode_slots == 5);
+    float fours_sum[4][4] = {};
+    warp_product<Format, false, true>(fours_sum, l_.rows, load_d, [=](int k, float4(&columns)[4]) {
+      const std::uint8_t* const from = bytes + k * x_ld + column0;
+      const auto word = [&](int i) {
+        return within ? *reinterpret_cast<const std::uint32_t*>(from + i * x_ld) : 0u;
+      };
+      const std::uint32_t words[4] = {word(0), word(1), word(2), word(3)};
 #pragma unroll
-          for (int half = 0; half < 2; ++half)
-            rows[half] = four_terms(d + (group + 8 * half) * ld + k);
-        },
-        [=](int k, float4(&columns)[Layout::encode_slots]) {
-          static_assert(Layout::encode_slots == 5);
-          const std::uint8_t* const from = bytes + k * x_ld;
-          const auto word = [&](int i) {
-            return within ? *reinterpret_cast<const std::uint32_t*>(from + i * x_ld + column0) : 0u;
-          };
-          const std::uint32_t words[4] = {word(0), word(1), word(2), word(3)};
+      for (int j = 0; j < 4; ++j)
+        columns[j] =
+            make_float4(device::float_of_byte(words[0], j), device::float_of_byte(words[1], j),
+                        device::float_of_byte(words[2], j), device::float_of_byte(words[3], j));
+    });
 #pragma unroll
-          for (int j = 0; j < 4; ++j)
-            columns[j] =
-                make_float4(device::float_of_byte(words[0], j), device::float_of_byte(words[1], j),
-                            device::float_of_byte(words[2], j), device::float_of_byte(words[3], j));
-          columns[4] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-          if (fifth) {
-            const auto byte = [&](int i) { return static_cast<float>(from[i * x_ld + column4]); };
-            columns[4] = make_float4(byte(0), byte(1), byte(2), byte(3));
-          }
-        });
+    for (int slot = 0; slot < 4; ++slot)
+#pragma unroll
+      for (int element = 0; element < 4; ++element) sum[slot][element] = fours_sum[slot][element];
+    if (fifth) {
+      float last[1][4] = {};
+      warp_product<Format, false, true>(last, l_.rows, load_d, [=](int k, float4(&columns)[1]) {
+        const std::uint8_t* const from = bytes + k * x_ld + column4;
+        columns[0] =
+            make_float4(static_cast<float>(from[0]), static_cast<float>(from[x_ld]),
+                        static_cast<float>(from[2 * x_ld]), static_cast<float>(from[3 * x_ld]));
+      });
+#pragma unroll
+      for (int element = 0; element < 4; ++element) sum[4][element] = last[0][element];
+    }
     const Adam adam = adam_of_step(run_, step);
     const TilePlace at;
     float* const w = weight() + at.group * l_.owner.weight_ld;
