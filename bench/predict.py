@@ -70,17 +70,23 @@ GRAPH = [
     ("loss and its parts", 2 * 2 * B, 4 * 2 * B, 0, False),
 ]
 
-# The phases of the persistent path. KB that a block loads before its first product (float; half of
-# it in bf16 where `halves`), blocks at work, sums over a cluster, epilogues, hops that follow.
+# The phases of the persistent path (kernels/persistent.cuh) as src/cuda/persistent_layout.h spreads
+# them over an H200: FLOPs; KB that a block loads before its first product; blocks at work;
+# instructions that a warp issues, counted in the machine code for sm_90 in tf32 and in bf16 (loops
+# times their turns), two warps a scheduler; hops within the phase and after it.
 PERSISTENT = [
-    ("P1: h1 = relu(x W1 + b1)", FORWARD["W1"], 0.0, True, 132, 1, 1, True),
-    ("P2: heads, z, h2", FORWARD["heads"] + FORWARD["W3"], 16 * H * 4 / 1024, True, 16, 0, 2, True),
-    ("P3: logits, loss, d(logits)", FORWARD["W4"], B * 128 * 4 / 1024, True, 100, 1, 1, True),
-    ("P4: dX of the output layer", FORWARD["W4"], B * 196 * 4 / 1024, True, 128, 1, 1, True),
-    ("P5: dz, d(mean), d(logvar), dh1", FORWARD["W3"] + FORWARD["heads"], 16 * H * 4 / 1024, True, 16,
-     0, 2, True),
-    ("P6: dW1 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, True, 128, 0, 1, False),
+    ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (1110, 920), 1),
+    ("P2: h1, heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 3 * 8 * H * 4 / 1024, 16,
+     (1900, 1400), 1),
+    ("P3: logits by pieces, exchanged; nll, d(logits)", FORWARD["W4"], B * 128 * 4 / 1024, 100,
+     (1500, 950), 2),
+    ("P4: d(logits) W3, by pieces of the outputs", FORWARD["W4"], B * 272 * 4 / 1024, 96,
+     (2100, 1450), 1),
+    ("P5: d(h2), dz, d(heads), d(h1)", FORWARD["W3"] + FORWARD["heads"], 3 * 8 * H * 4 / 1024, 16,
+     (1900, 1400), 1),
+    ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (2100, 1900), 0),
 ]
+SCHEDULER_GHZ = 1.98  # an instruction of one warp a cycle
 
 
 def figures_in(text):
@@ -122,12 +128,12 @@ def graph_us(costs, precision, node, phase):
 
 
 def persistent_us(costs, precision, phase):
-    _, flops, kilobytes, halves, blocks, clusters, epilogues, hop = phase
-    load = kilobytes * (0.5 if halves and precision == "bf16" else 1)
-    load_us = costs["l2_latency"][0] + load * costs["l2_per_kb"][0] if load else 0
-    return (load_us + flops / costs[precision][0] * 1e-6 * MULTIPROCESSORS / blocks +
-            clusters * costs["cluster"][0] + epilogues * costs["epilogue"][0] +
-            (costs["hop"][0] if hop else 0))
+    """The operands' arrival, the longer of issuing instructions and of the products, the hops."""
+    _, flops, kilobytes, blocks, instructions, hops = phase
+    load_us = costs["l2_latency"][0] + kilobytes * costs["l2_per_kb"][0] if kilobytes else 0
+    issue_us = 2 * instructions[0 if precision == "tf32" else 1] / SCHEDULER_GHZ * 1e-3
+    product_us = flops / costs[precision][0] * 1e-6 * MULTIPROCESSORS / blocks
+    return load_us + max(issue_us, product_us) + hops * costs["hop"][0]
 
 
 def table(head, rows):
@@ -166,17 +172,20 @@ def persistent_section(costs):
         times = {p: persistent_us(costs, p, phase) for p in sums}
         for precision, value in times.items():
             sums[precision] += value
-        rows.append((phase[0], f"{phase[1] * 1e-6:.2f}", f"{phase[2]:.0f}", phase[4],
-                     "one" if phase[7] else "none", *(f"{t:.2f}" for t in times.values()),
-                     UNMEASURED))
-    rows.append(("**step**", f"{sum(p[1] for p in PERSISTENT) * 1e-6:.1f}", "", "", "5",
-                 *(f"**{t:.1f}**" for t in sums.values()), UNMEASURED))
+        rows.append((phase[0], f"{phase[1] * 1e-6:.2f}", f"{phase[2]:.0f}", phase[3],
+                     f"{phase[4][0]}, {phase[4][1]}", phase[5],
+                     *(f"{t:.2f}" for t in times.values()), UNMEASURED))
+    rows.append(("**step**", f"{sum(p[1] for p in PERSISTENT) * 1e-6:.1f}", "", "", "",
+                 sum(p[5] for p in PERSISTENT), *(f"**{t:.1f}**" for t in sums.values()),
+                 UNMEASURED))
     return ["## Persistent path: weights and moments on chip", "",
-            "Time of a phase: the block's operands from L2, the products on the blocks at work, sums "
-            "over a cluster, epilogues, the hop to the next phase. The gradients of the other three "
-            "layers and their updates run inside the waits; P6 runs straight into the next P1.", "",
-            *table(("phase", "MFLOP", "KB a block loads", "blocks", "hops", "tf32, us", "bf16, us",
-                    "measured, us"), rows)]
+            "Time of a phase: the block's operands from L2, the longer of issuing its instructions and "
+            "of the products at the rate of mma, the hops to the next phase. The gradients of the "
+            "other three layers and their updates run inside the waits; P6 runs straight into the "
+            "next P1. What is issued, not what is multiplied, sets the time: conversions, loads of "
+            "fragments and Adam's arithmetic.", "",
+            *table(("phase", "MFLOP", "KB a block loads", "blocks", "instructions a warp, tf32, bf16",
+                    "hops", "tf32, us", "bf16, us", "measured, us"), rows)]
 
 
 def kernels_section(costs, path):
