@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
+#include "cpu/available_memory.h"
 #include "cpu/blas_coretype.h"
 #include "cpu/program.h"
 #include "cuvae/error.h"
@@ -41,6 +43,12 @@ class CpuDevice final : public Device {
             .numerics = fmt::format("cpu {}, OpenBLAS {}", name_of(real_), cpu::blas_core_type()),
             .real = real_,
             .threads = team_.threads()};
+  }
+
+  [[nodiscard]] std::optional<std::int64_t> free_bytes() const override {
+    const auto there = available_memory();
+    if (!there) return std::nullopt;
+    return static_cast<std::int64_t>(std::min(there->bytes, std::uint64_t{1} << 62));
   }
 
   [[nodiscard]] std::unique_ptr<Store> make_store() override {

@@ -41,15 +41,21 @@ class CudaDevice final : public Device {
       : kernels_(kernels),
         make_blas_(options.make_blas),
         blas_from_(options.blas_from),
-        context_(std::make_shared<cuda::Context>(std::move(runtime), options.index,
-                                                 options.programmatic, options.multiprocessors)) {}
+        gpu_(std::make_shared<cuda::Gpu>(std::move(runtime), options.index, options.programmatic,
+                                         options.multiprocessors)) {}
 
   [[nodiscard]] DeviceInfo info() const override {
-    return cuda_device_info(context_->index(), context_->gpu(), context_->runtime().version());
+    return cuda_device_info(gpu_->index(), gpu_->properties(), gpu_->runtime().version());
+  }
+
+  [[nodiscard]] std::optional<std::int64_t> free_bytes() const override {
+    gpu_->enter();
+    return gpu_->runtime().memory().free_bytes;
   }
 
   [[nodiscard]] std::unique_ptr<Store> make_store() override {
-    return std::make_unique<cuda::CudaStore>(context_);
+    gpu_->enter();
+    return std::make_unique<cuda::CudaStore>(std::make_shared<cuda::Context>(gpu_));
   }
 
   void check(const CompileOptions& options) const override {
@@ -60,8 +66,9 @@ class CudaDevice final : public Device {
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
     auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
-    if (memory == nullptr || memory->context() != context_)
-      throw Error(Status::usage, "a program on a store of another device", context_->name());
+    if (memory == nullptr || memory->context()->device() != gpu_)
+      throw Error(Status::usage, "a program on a store of another device",
+                  fmt::format("cuda:{}", gpu_->index()));
     cuda::ProgramOptions program;
     program.precision = precision_of(options.precision);
     program.graph = graph_of(options.exec);
@@ -73,7 +80,7 @@ class CudaDevice final : public Device {
     };
     const auto supports = [&](const Graph& in, const Node& node) {
       return kernels_.supports.at(static_cast<std::size_t>(node.op))(
-          CudaNode{in, node, context_->gpu(), program.precision});
+          CudaNode{in, node, gpu_->properties(), program.precision});
     };
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
@@ -100,7 +107,7 @@ class CudaDevice final : public Device {
   std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
   std::int64_t blas_from_;
   std::shared_ptr<cuda::Blas> blas_;
-  std::shared_ptr<cuda::Context> context_;
+  std::shared_ptr<cuda::Gpu> gpu_;
 };
 
 }  // namespace

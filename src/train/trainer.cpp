@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "base/text.h"
 #include "cuvae/error.h"
@@ -197,6 +198,11 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
         model_.training_graph(training_spec(config_, rows, batch, *source_, steps)), *store_,
         compile_options);
   };
+  const bool resident = options_.stream_rows <= 0;
+  if (resident) static_cast<void>(store_->share(store_name::data, split.images));
+  const bool tested = dataset_->test && dataset_->test->size() > 0;
+  const std::string test_data = tested ? store_name::eval_data(dataset_->test->size()) : "";
+  if (tested) static_cast<void>(store_->share(test_data, dataset_->test->images));
   program_ = compile(batch_, options_.compile.steps);
   if (steps > 1) single_ = compile(batch_, 1);
   if (last_rows_ > 0) last_ = compile(last_rows_, 1);
@@ -218,9 +224,14 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   const std::array<std::int64_t, 1> commit{1};
   store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(commit)));
 
-  if (dataset_->test && dataset_->test->size() > 0) {
+  if (resident) {
+    bound_ = split.images;
+    store_->bind(store_name::data, bound_);
+  }
+  if (tested) {
     test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
                                         options_.compile);
+    store_->bind(test_data, dataset_->test->images);
   }
 }
 
@@ -243,42 +254,66 @@ void Trainer::prepare(std::int64_t rows) {
 }
 
 std::vector<StepResult> Trainer::run(std::int64_t steps) {
-  const std::int64_t epoch = step_ / steps_per_epoch_;
-  const std::int64_t epoch_end = (epoch + 1) * steps_per_epoch_;
-  const std::int64_t full_end = epoch_end - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t epoch_end = (epoch() + 1) * steps_per_epoch_;
   const std::int64_t end = step_ + std::clamp<std::int64_t>(steps, 0, epoch_end - step_);
-  if (step_ < end && step_ % steps_per_epoch_ == 0) sums_ = {};
   std::vector<StepResult> results;
   while (step_ < end) {
-    const std::int64_t left = std::min(end, full_end) - step_;
-    Program& program = left <= 0                               ? *last_
-                       : left >= program_->steps() || !single_ ? *program_
-                                                               : *single_;
-    const std::int64_t batch = left <= 0 ? last_rows_ : batch_;
-    prepare(batch * program.steps());
-    program.run();
-    const Tensor loss = program.read_steps("loss");                      // [steps]
-    const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
-    const Tensor kl = program.read_steps("kl");                          // [steps]
-    for (int s = 0; s < program.steps(); ++s) {
-      const StepResult result{.step = step_,
-                              .epoch = epoch,
-                              .n = batch,
-                              .loss = loss.item(s),
-                              .reconstruction = reconstruction.item(s),
-                              .kl = kl.item(s)};
-      if (!std::isfinite(result.loss)) {
-        diverged(fmt::format("the loss is not finite at step {} (epoch {})",
-                             format_count(step_ + 1), epoch + 1));
-      }
-      const auto n = static_cast<double>(batch);
-      sums_.n += batch;
-      sums_.loss += n * result.loss;
-      sums_.reconstruction += n * result.reconstruction;
-      sums_.kl += n * result.kl;
-      results.push_back(result);
-      ++step_;
+    launch(end - step_);
+    for (const StepResult& result : collect()) results.push_back(result);
+  }
+  return results;
+}
+
+void Trainer::require_collected() const {
+  if (launched_ == nullptr) return;
+  throw Error(Status::usage, "a run was launched and not collected", "trainer",
+              "call collect() first");
+}
+
+void Trainer::launch(std::int64_t steps) {
+  require_collected();
+  const std::int64_t epoch_end = (epoch() + 1) * steps_per_epoch_;
+  const std::int64_t full_end = epoch_end - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t end = step_ + std::clamp<std::int64_t>(steps, 0, epoch_end - step_);
+  if (step_ >= end) return;
+  const std::int64_t left = std::min(end, full_end) - step_;
+  Program& program = left <= 0                               ? *last_
+                     : left >= program_->steps() || !single_ ? *program_
+                                                             : *single_;
+  launched_rows_ = left <= 0 ? last_rows_ : batch_;
+  prepare(launched_rows_ * program.steps());
+  program.run();
+  launched_ = &program;
+}
+
+std::vector<StepResult> Trainer::collect() {
+  std::vector<StepResult> results;
+  if (launched_ == nullptr) return results;
+  const Program& program = *std::exchange(launched_, nullptr);
+  const std::int64_t batch = launched_rows_;
+  const std::int64_t epoch = step_ / steps_per_epoch_;
+  const Tensor loss = program.read_steps("loss");                      // [steps]
+  const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
+  const Tensor kl = program.read_steps("kl");                          // [steps]
+  for (int s = 0; s < program.steps(); ++s) {
+    const StepResult result{.step = step_,
+                            .epoch = epoch,
+                            .n = batch,
+                            .loss = loss.item(s),
+                            .reconstruction = reconstruction.item(s),
+                            .kl = kl.item(s)};
+    if (!std::isfinite(result.loss)) {
+      diverged(fmt::format("the loss is not finite at step {} (epoch {})", format_count(step_ + 1),
+                           epoch + 1));
     }
+    if (step_ % steps_per_epoch_ == 0) sums_ = {};
+    const auto n = static_cast<double>(batch);
+    sums_.n += batch;
+    sums_.loss += n * result.loss;
+    sums_.reconstruction += n * result.reconstruction;
+    sums_.kl += n * result.kl;
+    results.push_back(result);
+    ++step_;
   }
   return results;
 }
@@ -295,6 +330,7 @@ void Trainer::require_finite_state(const std::vector<NamedTensor>& tensors) cons
 }
 
 std::vector<NamedTensor> Trainer::weights() const {
+  require_collected();
   std::vector<NamedTensor> tensors = model_.save(*store_);
   require_finite_state(tensors);
   return tensors;
@@ -314,6 +350,15 @@ std::string Trainer::execution() const {
   return text;
 }
 
+std::int64_t Trainer::memory_bytes() const {
+  std::int64_t bytes = program_->arena_bytes();
+  if (single_) bytes += single_->arena_bytes();
+  if (last_) bytes += last_->arena_bytes();
+  if (test_) bytes += test_->arena_bytes();
+  const auto real = static_cast<std::int64_t>(size_of(device_.info().real));
+  return bytes + 3 * real * model_.parameter_count();
+}
+
 Metrics Trainer::epoch_metrics() const {
   Metrics metrics;
   metrics.n = sums_.n;
@@ -327,6 +372,7 @@ Metrics Trainer::epoch_metrics() const {
 }
 
 std::optional<Metrics> Trainer::evaluate_test() {
+  require_collected();
   if (!test_) return std::nullopt;
   try {
     return test_->metrics(config_.objective.beta);
@@ -337,6 +383,7 @@ std::optional<Metrics> Trainer::evaluate_test() {
 }
 
 TensorFile Trainer::checkpoint() const {
+  require_collected();
   TensorFile file;
   for (const std::string_view prefix : {std::string_view(), m_prefix, v_prefix}) {
     for (NamedTensor& named : model_.save(*store_, prefix)) {
@@ -361,6 +408,7 @@ TensorFile Trainer::checkpoint() const {
 }
 
 void Trainer::restore(const TensorFile& file, std::string_view where) {
+  require_collected();
   const Metadata metadata(file, where);
   if (metadata.text(checkpoint_format) != "1") metadata.refuse("has an unknown format");
   const std::int64_t step = metadata.integer("step");
