@@ -17,11 +17,13 @@ namespace cuvae {
 
 struct BenchOptions {
   // "": the config's model at its own batch size. step: batches 128, 1024, 4096, 16384. kernels:
-  // node by node. epochs: wall time of `epochs` epochs. decode: latents to images.
+  // node by node. epochs: wall time of `epochs` epochs. decode: latents to images. replicas: 1, 2,
+  // 4, ... `replicas` models side by side.
   std::string suite = {};
   std::int64_t repeats = 0;  // 0: 15 up to batch 1024, else 7
   std::int64_t steps = 0;    // training steps per repeat; 0: what takes about 0.1 s
   std::int64_t epochs = 1;
+  std::int64_t replicas = 8;
   bool peers = false;  // also PyTorch and, on a GPU, JAX (bench/peers), in its precision
   std::vector<std::string> peer_names = {};  // of PeerBench; none: all
   std::string python = {};  // that can import torch; empty: the environment's CUVAE_PEERS_PYTHON
@@ -83,6 +85,17 @@ struct DecodeBench {
   double images_per_second = 0;
 };
 
+struct ReplicasBench {
+  std::int64_t replicas = 1;
+  std::int64_t batch = 0;
+  std::int64_t steps = 0;  // of each, per repeat
+  std::int64_t repeats = 0;
+  std::string exec = {};
+  double samples_per_second = 0;  // of all
+  double samples_per_second_spread = 0;
+  double ratio = 0;  // to one model's, measured in turn
+};
+
 struct BenchReport {
   std::string suite;
   std::string device;
@@ -95,6 +108,7 @@ struct BenchReport {
   double node_bandwidth_gbytes = 0;
   std::vector<EpochsBench> epochs;
   std::vector<DecodeBench> decodes;
+  std::vector<ReplicasBench> replicas;
 };
 
 // The training split may be missing: then `dataset` is 60,000 synthetic images of 28 x 28, seeded

@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "bench/peer.h"
 #include "bench/products.h"
+#include "bench/replicas.h"
 #include "bench/statistics.h"
 #include "cuvae/error.h"
 #include "cuvae/model.h"
@@ -482,11 +483,14 @@ BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, 
       report.decodes.push_back(
           bench_decode(config, input_spec(*dataset, config.data), device, options, batch));
     }
+  } else if (options.suite == "replicas") {
+    report.replicas = bench_replicas(config, dataset, device, options);
   } else {
-    const std::string near = closest(options.suite, {"step", "kernels", "epochs", "decode"});
-    throw Error(
-        Status::usage, "there is no suite `" + options.suite + "`", "--suite",
-        near.empty() ? "use step, kernels, epochs or decode" : "did you mean `" + near + "`?");
+    const std::string near =
+        closest(options.suite, {"step", "kernels", "epochs", "decode", "replicas"});
+    throw Error(Status::usage, "there is no suite `" + options.suite + "`", "--suite",
+                near.empty() ? "use step, kernels, epochs, decode or replicas"
+                             : "did you mean `" + near + "`?");
   }
   return report;
 }

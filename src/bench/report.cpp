@@ -139,6 +139,18 @@ std::string bench_json(const BenchReport& report) {
     entry["images_per_second"] = decode.images_per_second;
     json["results"].push_back(entry);
   }
+  for (const ReplicasBench& row : report.replicas) {
+    Json entry;
+    entry["replicas"] = row.replicas;
+    entry["batch"] = row.batch;
+    entry["steps"] = row.steps;
+    entry["repeats"] = row.repeats;
+    entry["exec"] = row.exec;
+    entry["samples_per_second"] = row.samples_per_second;
+    entry["samples_per_second_spread"] = row.samples_per_second_spread;
+    entry["ratio"] = row.ratio;
+    json["results"].push_back(entry);
+  }
   return json.dump();
 }
 
@@ -169,6 +181,13 @@ std::string bench_table(const BenchReport& report) {
     text += fmt::format("decode {:>5}: {:>10.1f} us ({:.1f}); {} images/s\n", decode.batch,
                         decode.us, decode.us_spread,
                         format_count(static_cast<std::int64_t>(decode.images_per_second)));
+  }
+  for (const ReplicasBench& row : report.replicas) {
+    text += fmt::format(
+        "{:>4} replica{} of batch {}: {:>12} samples/s in all ({}); {:.2f} times one\n",
+        row.replicas, row.replicas == 1 ? " " : "s", row.batch,
+        format_count(static_cast<std::int64_t>(row.samples_per_second)),
+        format_count(static_cast<std::int64_t>(row.samples_per_second_spread)), row.ratio);
   }
   return text;
 }

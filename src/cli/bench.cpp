@@ -8,6 +8,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/error.h"
+#include "cuvae/run.h"
 
 namespace cuvae::cli {
 namespace {
@@ -17,6 +18,7 @@ struct Options {
   std::string suite;
   std::string repeats = "0";
   std::string steps = "0";
+  std::string replicas = "8";
   bool peers = false;
   std::vector<std::string> peer_names;
   std::string python;
@@ -27,6 +29,7 @@ int run_bench(const Options& options, const Output& output) {
   how.suite = options.suite;
   how.repeats = parse_integer(options.repeats, "--repeats", 0, 100'000);
   how.steps = parse_integer(options.steps, "--steps", 0, 1'000'000'000);
+  how.replicas = parse_integer(options.replicas, "--replicas", 1, most_replicas);
   how.peers = options.peers || !options.peer_names.empty();
   how.peer_names = options.peer_names;
   how.python = options.python;
@@ -62,7 +65,10 @@ Command bench_command() {
             auto options = std::make_shared<Options>();
             options->config.add(flags);
             flags.value("--suite", options->suite, "NAME",
-                        "step | kernels | epochs | decode; without it the default model's step");
+                        "step | kernels | epochs | decode | replicas; without it the default "
+                        "model's step");
+            flags.value("--replicas", options->replicas, "K",
+                        "of --suite replicas: 1, 2, 4, ... K models side by side");
             flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
             flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
             flags.flag("--peers", options->peers, "measure PyTorch and, on a GPU, JAX as well");
