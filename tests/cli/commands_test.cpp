@@ -221,6 +221,53 @@ TEST_F(Commands, TheSecondInterruptEndsAtOnce) {
   EXPECT_EQ(file_bytes(folder_ / "run/model.safetensors"), before);
 }
 
+TEST_F(Commands, TwoQuickInterruptsCountAsOne) {
+  ASSERT_EQ(train("run").status, 0);
+  // A pipe that nobody reads holds the program; once it is read, the program goes on.
+  const std::string pipe = (folder_ / "run/env.json").string();
+  fs::remove(pipe);
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "--resume", "--out", "run", "--epochs", "100000000"}, options);
+  ASSERT_TRUE(process.wait_for("run folder"));
+  const std::string said =
+      "cuvae: interrupted: ends after the steps under way with a checkpoint; once more ends at "
+      "once\n";
+  process.signal(SIGINT);
+  ASSERT_TRUE(process.wait_for(said));
+  process.signal(SIGTERM);  // meant once, as schedulers send them
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(process.running()) << process.wait().err;
+  std::ifstream reader(pipe);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130);
+  expect_contains(result.err, "interrupted, a checkpoint is written (run)");
+  EXPECT_EQ(result.err.find(said), result.err.rfind(said)) << result.err;
+}
+
+TEST_F(Commands, AnInterruptedRunHasACheckpointButNoLastEvaluationAndNoPictures) {
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "small.toml", "--out", "run", "--epochs", "100000000", "--eval-every",
+                   "100000000", "--save-every", "100000000", "--json"},
+                  options);
+  ASSERT_TRUE(process.wait_for("run folder"));
+  process.signal(SIGTERM);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130) << result.err;
+  const Json json = Json::parse(result.out);
+  EXPECT_EQ(json.at("interrupted"), true);
+  EXPECT_GT(json.at("steps").get<int>(), 0);
+  EXPECT_TRUE(json.at("test").is_null());
+  EXPECT_EQ(file_bytes(folder_ / "run/metrics.jsonl"), "");
+  EXPECT_TRUE(fs::exists(folder_ / "run/checkpoints/last.safetensors"));
+  EXPECT_TRUE(fs::exists(folder_ / "run/model.safetensors"));
+  for (const char* picture : {"samples.png", "reconstructions.png"}) {
+    EXPECT_FALSE(fs::exists(folder_.path() / "run" / picture)) << picture;
+  }
+}
+
 TEST_F(Commands, ProgressIsDrawnOnATerminalOnly) {
   if (!has_terminals()) GTEST_SKIP() << "this machine gives no pseudo terminals (/dev/pts)";
   const ProcessResult result = in_folder({"train", "small.toml", "--out", "run", "--epochs", "300"},
