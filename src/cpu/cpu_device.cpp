@@ -57,11 +57,11 @@ class CpuDevice final : public Device {
 
   void check(const CompileOptions& options) const override {
     if (options.exec != "auto" && options.exec != "eager")
-      throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec), "run.exec",
-                  "use auto or eager");
+      throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec),
+                  "--exec, run.exec", "use auto or eager");
     if (options.precision != "fp32")
       throw Error(Status::usage, fmt::format("run.precision = {} on the CPU", options.precision),
-                  "run.precision", "use fp32");
+                  "--precision, run.precision", "use fp32");
   }
 
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,

@@ -19,7 +19,7 @@ cuda::Precision precision_of(const std::string& name) {
   if (name == "tf32") return cuda::Precision::tf32;
   if (name == "bf16") return cuda::Precision::bf16;
   const std::string near = closest(name, {"fp32", "tf32", "bf16"});
-  throw Error(Status::usage, fmt::format("run.precision = {}", name), "run.precision",
+  throw Error(Status::usage, fmt::format("run.precision = {}", name), "--precision, run.precision",
               near.empty() ? "use fp32, tf32 or bf16" : fmt::format("did you mean `{}`?", near));
 }
 
@@ -30,7 +30,7 @@ bool graph_of(const std::string& exec) {
   if (exec == "persistent")
     throw Error(Status::usage, "no persistent kernel fits this program", "run.exec",
                 "use graph or eager");
-  throw Error(Status::usage, fmt::format("run.exec = {}", exec), "run.exec",
+  throw Error(Status::usage, fmt::format("run.exec = {}", exec), "--exec, run.exec",
               "use auto, graph or eager");
 }
 

@@ -254,7 +254,7 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   if (config.train.seed > std::numeric_limits<std::int64_t>::max() - (replicas - 1)) {
     throw Error(Status::usage,
                 fmt::format("no seeds for {} replicas from {} on", replicas, config.train.seed),
-                "train.seed", "choose a smaller seed");
+                "--seed, train.seed", "choose a smaller seed");
   }
   const ReplicasFolder folder{choose_folder(config, replicas, options)};
   const std::optional<ReplicasSummary> before = read_replicas(folder.path);

@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "config/keys.h"
+#include "device/registry.h"
 #include "train/pictures.h"
 #include "train/replicas.h"
 
@@ -127,6 +128,10 @@ Workplace open_workplace(const Config& config, const TrainRunOptions& options,
     workplace.trainer.compile.exec = "graph";
   }
   workplace.device->check(workplace.trainer.compile);  // before the data is read
+  if (options.compile.streams > 1 && options.on_message &&
+      workplace.device->info().name.starts_with("cpu")) {
+    options.on_message("note: a CPU has no streams, --streams is without effect");
+  }
   workplace.dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   return workplace;
 }
@@ -137,7 +142,13 @@ void announce(const TrainRun& run, const TrainRunOptions& options, const fs::pat
   const Trainer& trainer = run.trainer();
   const DeviceInfo info = trainer.device().info();
   if (!run.note().empty()) options.on_message(run.note());
-  options.on_message(fmt::format("device {}: {}, {}", info.name, info.model, info.details));
+  std::string device = fmt::format("device {}: {}, {}", info.name, info.model, info.details);
+  if (run.config().run.device == "auto" && info.name.starts_with("cpu")) {
+    if (const std::string why = no_gpu_reason(); !why.empty()) {
+      device += fmt::format(" (no GPU: {})", why);
+    }
+  }
+  options.on_message(device);
   options.on_message(fmt::format(
       "model {}: {} parameters; {} training samples, {} step{} an epoch; nats per sample",
       run.config().name, format_count(trainer.model().parameter_count()),

@@ -167,7 +167,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   if (batch_ > rows) {
     throw Error(Status::usage,
                 "a batch of " + format_count(batch_) + " from " + format_count(rows) + " samples",
-                "train.batch_size", "choose at most " + format_count(rows));
+                "--batch-size, train.batch_size", "choose at most " + format_count(rows));
   }
   last_rows_ = config.train.drop_last ? 0 : rows % batch_;
   steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);

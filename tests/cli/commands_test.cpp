@@ -171,6 +171,25 @@ TEST_F(Commands, EnvironmentSetsKeys) {
   EXPECT_EQ(Json::parse(result.out).at("epochs"), 1);
 }
 
+TEST_F(Commands, WhatHasNoEffectIsSaid) {
+  const ProcessResult result =
+      in_folder({"train", "small.toml", "--out", "run", "--epochs", "1", "--streams", "3"},
+                {.environment = {{"CUVAE_EPOCHS", "9"}, {"CUVAE_SEED", ""}}});
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(result.err,
+                  "cuvae: warning: `CUVAE_EPOCHS` has no effect (environment): did you mean "
+                  "`CUVAE_TRAIN_EPOCHS`?\n");
+  EXPECT_EQ(lines_with(result.err, "warning"), 1) << result.err;
+  EXPECT_EQ(lines_with(result.err, "--streams is without effect"), 1) << result.err;
+  // Why it is not on a GPU.
+  if (result.err.find("device cpu: ") != std::string::npos) {
+    EXPECT_EQ(lines_with(result.err, "(no GPU: "), 1) << result.err;
+  }
+  const ProcessResult quiet = in_folder({"train", "small.toml", "--out", "run2", "--quiet"},
+                                        {.environment = {{"CUVAE_EPOCHS", "9"}}});
+  EXPECT_EQ(quiet.err, "");
+}
+
 TEST_F(Commands, TrainRefusesWhatCannotWork) {
   expect_refused(train("run", {"--batch-size", "257"}), 2, "batch");
   expect_refused(train("run", {"--data", "nowhere"}), 3, "nowhere");
