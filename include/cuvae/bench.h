@@ -21,11 +21,12 @@ struct BenchReport;
 struct BenchOptions {
   // "": the config's model at its own batch size. step: the same at several batch sizes. wide: two
   // hidden layers of 2048 and of 4096. kernels: node by node. epochs: wall time of `epochs` epochs.
-  // decode: latents to images and back.
+  // decode: latents to images and back. replicas: 1, 2, 4, ... `replicas` models side by side.
   std::string suite = {};
-  std::int64_t repeats = 0;  // 0: 15 up to batch 1024, else 7
-  std::int64_t steps = 0;    // training steps per repeat; 0: what takes about 0.1 s
-  std::int64_t epochs = 0;   // 0: 100 on a GPU, 3 on a CPU
+  std::int64_t repeats = 0;   // 0: 15 up to batch 1024, else 7
+  std::int64_t steps = 0;     // training steps per repeat; 0: what takes about 0.1 s
+  std::int64_t epochs = 0;    // 0: 100 on a GPU, 3 on a CPU
+  std::int64_t replicas = 8;  // of the suite replicas
   // Of the suites step, wide and decode; none: 128, 1024, 4096, 16384, 65536; 4096 and 16384 (a
   // CPU: 128 and 1024); 1, 128, 4096 and on a GPU 65536.
   std::vector<std::int64_t> batches = {};
@@ -151,6 +152,18 @@ struct DecodeBench {
   double share_of_roof = 0;          // of the longer of bytes / bandwidth and FLOPs / ceiling
 };
 
+struct ReplicasBench {
+  std::int64_t replicas = 1;
+  std::int64_t batch = 0;
+  std::int64_t steps = 0;  // of each, per repeat
+  std::int64_t repeats = 0;
+  std::string precision = {};
+  std::string exec = {};
+  double samples_per_second = 0;  // of all
+  double samples_per_second_spread = 0;
+  double ratio = 0;  // to one model's, measured in turn
+};
+
 struct BenchReport {
   std::string suite;
   std::string device;
@@ -164,6 +177,7 @@ struct BenchReport {
   double node_bandwidth_gbytes = 0;
   std::vector<EpochsBench> epochs;
   std::vector<DecodeBench> decodes;
+  std::vector<ReplicasBench> replicas;
 };
 
 // Error(usage) for an unknown suite, or counts, sizes or a tolerance that cannot be.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,8 +16,9 @@
 namespace cuvae {
 
 // Persistent tensors of one device, by name: parameters, moments, dataset windows, counters.
-// Programs compiled over the same store share them. f32 tensors of a double device are stored as
-// f64; write() and read() convert.
+// Programs compiled over the same store share them, and run one after the other; programs over
+// different stores of one GPU run side by side. f32 tensors of a double device are stored as f64;
+// write() and read() convert.
 class Store {
  public:
   virtual ~Store() = default;
@@ -29,7 +31,15 @@ class Store {
   // Lets the device use the host's tensor (a CPU does not copy; a GPU uploads). The store shares
   // ownership. Replaces what was there, if its dtype and shape are the same.
   virtual void bind(std::string_view name, std::shared_ptr<const Tensor> tensor) = 0;
-  // Device to host, after everything launched has finished. f64 stays f64.
+  // Where another store of the same GPU has bound that very tensor: uses its memory as `name`,
+  // which must not be declared yet; nobody can write it as long as they share it. Otherwise false,
+  // and nothing happens. (A CPU's bind() copies nothing anyway.)
+  virtual bool share(std::string_view name, const std::shared_ptr<const Tensor>& tensor) {
+    static_cast<void>(name);
+    static_cast<void>(tensor);
+    return false;
+  }
+  // Device to host, after everything launched over this store has finished. f64 stays f64.
   [[nodiscard]] virtual Tensor read(std::string_view name) const = 0;
   [[nodiscard]] virtual std::vector<std::string> names() const = 0;
 };
@@ -128,8 +138,11 @@ class Device {
  public:
   virtual ~Device() = default;
   [[nodiscard]] virtual DeviceInfo info() const = 0;
-  // Null for a device that has no clock of its own (a CPU).
-  [[nodiscard]] virtual std::unique_ptr<DeviceTimer> make_timer() { return nullptr; }
+  // Memory that programs and stores may still take; nothing where that is not known.
+  [[nodiscard]] virtual std::optional<std::int64_t> free_bytes() const { return std::nullopt; }
+  // Of what programs over this store do. Null for a device that has no clock of its own (a CPU).
+  // The store outlives the timer.
+  [[nodiscard]] virtual std::unique_ptr<DeviceTimer> make_timer(Store&) { return nullptr; }
   [[nodiscard]] virtual std::unique_ptr<Store> make_store() = 0;
   // Throws Error(usage) for options that it has not, as compile() does.
   virtual void check(const CompileOptions& options) const = 0;

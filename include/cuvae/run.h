@@ -34,6 +34,10 @@ struct EvaluationEvent {
   Metrics train;
   std::optional<Metrics> test;
   double seconds = 0;  // of training, resumed parts included
+  // Of train_replicas(): the figures are means over so many, with deviations of their neg_elbo.
+  std::int64_t replicas = 1;
+  double train_sd = 0;
+  double test_sd = 0;
 };
 
 struct TrainRunOptions {
@@ -66,6 +70,64 @@ struct TrainReport {
 // anything else is Error(usage) naming the key. A run folder that was made and got no checkpoint
 // (an error before the first) is removed again, and a run that it was to replace is put back.
 TrainReport train_run(const Config& config, const TrainRunOptions& options);
+
+// Mean and standard deviation (of a sample: n - 1; 0 for one) of each term over replicas.
+struct MetricsSpread {
+  std::int64_t replicas = 0;
+  Metrics mean;
+  Metrics sd;
+};
+[[nodiscard]] MetricsSpread spread_of(const std::vector<Metrics>& all);
+
+struct ReplicaReport {
+  std::int64_t seed = 0;
+  TrainReport report;
+  std::string diverged;  // why; empty: it did not
+};
+struct ReplicasReport {
+  std::filesystem::path run;
+  std::int64_t seed = 0;  // of the first
+  std::string device;
+  std::string exec;
+  double seconds = 0;             // training steps of all, of this process
+  double samples_per_second = 0;  // of all
+  bool interrupted = false;
+  std::vector<ReplicaReport> replicas;
+  // Over those that did not diverge; nothing where there are none.
+  std::optional<MetricsSpread> train;
+  std::optional<MetricsSpread> test;
+};
+
+inline constexpr std::int64_t most_replicas = 1024;
+
+// Trains `replicas` models of one configuration side by side on one device, with the seeds
+// train.seed, train.seed + 1, ...: each is bit for bit what train_run() makes of its seed by the
+// same executor (run.exec = auto: graphs, where there are several on a GPU). They share the data,
+// on the device as well. RUN/seed-<s>/ is a complete run folder for each; RUN/replicas.json holds
+// replicas_json(). One that diverges is left behind and the others go on; Error(diverged) where
+// none is left before any checkpoint. With `resume`, all go on that have not diverged.
+ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
+                              const TrainRunOptions& options);
+
+// One JSON object: {schema, replicas, seed, device, exec, seconds, samples_per_second, interrupted,
+// mean: {train, test}, sd: {train, test}, results: [{seed, folder, epochs, steps, diverged, train,
+// test}]}; null is what is not known.
+[[nodiscard]] std::string replicas_json(const ReplicasReport& report);
+
+// What a folder of replicas holds; nothing where it has no replicas.json. Error(input) where that
+// is damaged.
+struct ReplicasSummary {
+  struct Replica {
+    std::int64_t seed = 0;
+    std::filesystem::path folder;
+    std::int64_t epochs = 0;
+    std::int64_t steps = 0;
+    std::string diverged;
+  };
+  std::int64_t seed = 0;
+  std::vector<Replica> replicas;  // by seed, without a gap
+};
+[[nodiscard]] std::optional<ReplicasSummary> read_replicas(const std::filesystem::path& run);
 
 // Writes a trainer's weights as a model.safetensors that `cuvae eval`, `sample` and LoadedRun read.
 void write_model(const std::filesystem::path& path, const Trainer& trainer);

@@ -73,6 +73,8 @@ class Evaluator {
     return average(rows(sample), beta);
   }
   [[nodiscard]] Metrics average(const RowScores& scores, double beta) const;
+  // What its programs take beside the store.
+  [[nodiscard]] std::int64_t arena_bytes() const;
 
  private:
   // The program for the rows from `position` on, after it has run with that latent sample.
@@ -101,7 +103,8 @@ class Trainer {
  public:
   // Builds, plans and compiles; weights are drawn from train.seed. The dataset must have a training
   // split. Throws Error(usage) where the batch is larger than the data, Error(device) out of
-  // memory.
+  // memory. Trainers of one
+  // dataset on one GPU share the device memory of its images.
   // Throws Error(usage) for a configuration that validate() refuses.
   Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
           const TrainerOptions& options = {});
@@ -125,11 +128,23 @@ class Trainer {
   // Throws Error(diverged) at the first non-finite loss.
   std::vector<StepResult> run(std::int64_t steps);
 
+  // run() in halves, so that several trainers of one device compute side by side: launch() starts
+  // the next run of the program, of at most `steps` steps (nothing for 0), and collect() waits for
+  // it and returns its terms. A GPU works on in between; a CPU has done it when launch() returns.
+  // Until it is collected, the trainer's state stands between steps: what reads or sets it, and
+  // another launch, is Error(usage).
+  void launch(std::int64_t steps);
+  std::vector<StepResult> collect();
+
   [[nodiscard]] Model& model() noexcept { return model_; }
   [[nodiscard]] const Model& model() const noexcept { return model_; }
   [[nodiscard]] Store& store() noexcept { return *store_; }
-  [[nodiscard]] Device& device() noexcept { return device_; }
+  [[nodiscard]] Device& device() const noexcept { return device_; }
   [[nodiscard]] Program& program() noexcept { return *program_; }
+  [[nodiscard]] const Program& program() const noexcept { return *program_; }
+  // What another trainer like this takes: weights, moments, activations; not the images, which they
+  // share.
+  [[nodiscard]] std::int64_t memory_bytes() const;
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   [[nodiscard]] const Dataset& dataset() const noexcept { return *dataset_; }
 
@@ -149,14 +164,15 @@ class Trainer {
   [[nodiscard]] std::string execution() const;
   // What a user should know of it (Program::note).
   [[nodiscard]] std::string note() const { return program_->note(); }
-  // Asks the steps under way to end early, where the executor can (Program::stop): run() returns
-  // those that were done. Any thread may call it.
+  // Asks the steps under way to end early, where the executor can (Program::stop): run() and
+  // collect() return those that were done. Any thread may call it.
   void stop() noexcept;
   // Throws Error(input) naming `where` if it does not fit this model and dataset.
   void restore(const TensorFile& file, std::string_view where);
 
  private:
   void prepare(std::int64_t rows);
+  void require_collected() const;
   [[noreturn]] void diverged(const std::string& what) const;
   void require_finite_state(const std::vector<NamedTensor>& tensors) const;
   Config config_;
@@ -175,6 +191,8 @@ class Trainer {
   std::int64_t last_rows_ = 0;
   std::int64_t steps_per_epoch_ = 0;
   std::int64_t step_ = 0;
+  Program* launched_ = nullptr;     // and not collected
+  std::int64_t launched_rows_ = 0;  // of each of its steps
   struct Sums {
     std::int64_t n = 0;
     double loss = 0, reconstruction = 0, kl = 0;

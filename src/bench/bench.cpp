@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "bench/data.h"
 #include "bench/measure.h"
+#include "bench/replicas.h"
 #include "bench/statistics.h"
 #include "cuvae/error.h"
 #include "cuvae/model.h"
@@ -68,6 +69,8 @@ class Suite {
       kernels();
     } else if (options_.suite == "epochs") {
       epochs();
+    } else if (options_.suite == "replicas") {
+      replicas();
     } else {
       decode();
     }
@@ -176,7 +179,7 @@ class Suite {
     result.upload_seconds = warm.upload;
     result.capture_seconds = warm.capture;
     result.steps = result.epochs * trainer.steps_per_epoch();
-    const std::unique_ptr<DeviceTimer> timer = device_.make_timer();
+    const std::unique_ptr<DeviceTimer> timer = device_.make_timer(trainer.store());
     std::int64_t samples = 0;
     const Times times = timed(timer.get(), [&] {
       while (trainer.step() < result.steps) {
@@ -208,6 +211,11 @@ class Suite {
     }
     result.peers = peers->results(step, 0);
     report_.epochs.back() = result;
+    row();
+  }
+
+  void replicas() {
+    report_.replicas = bench_replicas(config_, dataset_, device_, options_);
     row();
   }
 
@@ -248,7 +256,7 @@ class Suite {
       for (std::size_t i = 0; i < z.size(); ++i) z[i] = random_normal(key, i);
     }
     std::size_t calls = 0;
-    return inference_row("decode", batch, *program, [&] {
+    return inference_row("decode", batch, *program, *store, [&] {
       store->write(store_name::latents(batch), latents[calls++ % latents.size()]);
       program->run();
       static_cast<void>(program->read("decoded"));
@@ -274,7 +282,7 @@ class Suite {
       images.push_back(std::move(some));
     }
     std::size_t calls = 0;
-    return inference_row("encode", batch, *program, [&] {
+    return inference_row("encode", batch, *program, *store, [&] {
       store->write(store_name::eval_data(batch), images[calls++ % images.size()]);
       program->run();
       static_cast<void>(program->read("mean"));
@@ -284,7 +292,8 @@ class Suite {
 
   // `call`: host to host.
   template <class Call>
-  DecodeBench inference_row(const char* what, std::int64_t batch, Program& program, Call call) {
+  DecodeBench inference_row(const char* what, std::int64_t batch, Program& program, Store& store,
+                            Call call) {
     DecodeBench result;
     result.what = what;
     result.batch = batch;
@@ -292,7 +301,7 @@ class Suite {
     const double once = timed(nullptr, call).wall;
     const std::int64_t calls =
         std::clamp<std::int64_t>(std::llround(0.25 * repeat_seconds / once), 1, 1000);
-    const std::unique_ptr<DeviceTimer> timer = device_.make_timer();
+    const std::unique_ptr<DeviceTimer> timer = device_.make_timer(store);
     std::vector<double> whole;
     std::vector<double> alone;
     for (std::int64_t r = 0; r < repeats_for(options_, batch); ++r) {
@@ -364,15 +373,19 @@ void validate(const BenchOptions& options) {
       throw Error(Status::usage, "a size is too small", name, "give positive numbers");
     }
   }
+  if (options.replicas < 1) {
+    throw Error(Status::usage, "no replicas to measure", "--replicas", "give a positive number");
+  }
   if (!(options.check_tolerance >= 0)) {
     throw Error(Status::usage, "a tolerance is below 0", "--check-tolerance",
                 "give nats per image, as 0.5");
   }
-  constexpr std::string_view suites = "use step, wide, decode, epochs, kernels or units";
+  constexpr std::string_view suites = "use step, wide, decode, epochs, kernels, replicas or units";
   if (!options.suite.empty() && options.suite != "step" && options.suite != "wide" &&
-      options.suite != "kernels" && options.suite != "epochs" && options.suite != "decode") {
-    const std::string near =
-        closest(options.suite, {"step", "wide", "kernels", "epochs", "decode", "units"});
+      options.suite != "kernels" && options.suite != "epochs" && options.suite != "decode" &&
+      options.suite != "replicas") {
+    const std::string near = closest(
+        options.suite, {"step", "wide", "kernels", "epochs", "decode", "replicas", "units"});
     throw Error(Status::usage, "there is no suite `" + options.suite + "`", "--suite",
                 near.empty() ? std::string(suites) : "did you mean `" + near + "`?");
   }

@@ -139,6 +139,20 @@ Json decode_json(const DecodeBench& row) {
   return json;
 }
 
+Json replicas_json(const ReplicasBench& row) {
+  Json json;
+  json["replicas"] = row.replicas;
+  json["batch"] = row.batch;
+  json["precision"] = row.precision;
+  json["exec"] = row.exec;
+  json["steps"] = row.steps;
+  json["repeats"] = row.repeats;
+  json["samples_per_second"] = row.samples_per_second;
+  json["samples_per_second_spread"] = row.samples_per_second_spread;
+  json["ratio"] = row.ratio;
+  return json;
+}
+
 std::string count(double value) {
   return format_count(static_cast<std::int64_t>(value));
 }
@@ -259,6 +273,13 @@ std::string decode_table(const BenchReport& report) {
   return text;
 }
 
+std::string replicas_line(const ReplicasBench& row) {
+  return fmt::format(
+      "{:>4} replica{} of batch {}: {:>12} samples/s in all ({}); {:.2f} times one\n", row.replicas,
+      row.replicas == 1 ? " " : "s", row.batch, count(row.samples_per_second),
+      count(row.samples_per_second_spread), row.ratio);
+}
+
 }  // namespace
 
 std::string bench_json(const BenchReport& report) {
@@ -288,6 +309,7 @@ std::string bench_json(const BenchReport& report) {
   for (const NodeBench& node : report.nodes) json["results"].push_back(node_json(node));
   for (const EpochsBench& run : report.epochs) json["results"].push_back(epochs_json(run));
   for (const DecodeBench& row : report.decodes) json["results"].push_back(decode_json(row));
+  for (const ReplicasBench& row : report.replicas) json["results"].push_back(replicas_json(row));
   return json.dump();
 }
 
@@ -298,6 +320,7 @@ std::string bench_table(const BenchReport& report) {
   if (!report.nodes.empty()) text += node_table(report);
   for (const EpochsBench& run : report.epochs) text += epochs_table(run);
   if (!report.decodes.empty()) text += decode_table(report);
+  for (const ReplicasBench& row : report.replicas) text += replicas_line(row);
   return text;
 }
 

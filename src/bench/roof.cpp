@@ -54,7 +54,7 @@ Work measure(Device& device, const CompileOptions& options, const char* op, cons
   const std::unique_ptr<Program> program = device.compile(graph, *store, plain);
   store->write("a", random_tensor(a, 2));
   store->write("b", random_tensor(b, 3));
-  const std::unique_ptr<DeviceTimer> timer = device.make_timer();
+  const std::unique_ptr<DeviceTimer> timer = device.make_timer(*store);
   const auto seconds_of = [&](int runs) {
     if (timer) {
       timer->start();

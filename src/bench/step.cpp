@@ -199,7 +199,7 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
 
   // Warm-up, and how many steps fill a repeat: whole runs of the program.
   const std::int64_t unrolled = trainer.program().steps();
-  const std::unique_ptr<DeviceTimer> timer = device.make_timer();
+  const std::unique_ptr<DeviceTimer> timer = device.make_timer(trainer.store());
   const double first =
       timed(nullptr, [&] { train_steps(trainer, unrolled); }).wall / static_cast<double>(unrolled);
   if (const double repeat = first * static_cast<double>(least); repeat > longest) {

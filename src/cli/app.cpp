@@ -12,6 +12,8 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "config/keys.h"
+#include "cuvae/config.h"
 #include "cuvae/device.h"
 #include "cuvae/error.h"
 #include "cuvae/version.h"
@@ -131,6 +133,13 @@ int run_command(const Command& command, const std::vector<std::string>& argument
   }
   if (!extras.empty()) refuse_argument(app, command.name, extras.front());
   refuse_flags_as_values(app);
+  for (const std::string& name : process_environment_names()) {
+    const std::string meant = config::variable_meant_by(name);
+    const char* value = meant.empty() ? nullptr : process_environment(name.c_str());
+    if (value == nullptr || *value == '\0') continue;
+    output.log(fmt::format("cuvae: warning: `{}` has no effect (environment): did you mean `{}`?",
+                           name, meant));
+  }
   const int status = run(output);
   output.finish();
   return status;

@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/error.h"
+#include "cuvae/run.h"
 #include "io/file.h"
 
 namespace cuvae::cli {
@@ -21,6 +22,7 @@ struct Options {
   std::string suite;
   std::string repeats = "0";
   std::string steps = "0";
+  std::string replicas = "8";
   std::string batches;
   std::string widths;
   std::string precisions;
@@ -91,6 +93,7 @@ int run_bench(const Options& options, const Output& output) {
   how.suite = options.suite;
   how.repeats = parse_integer(options.repeats, "--repeats", 0, 100'000);
   how.steps = parse_integer(options.steps, "--steps", 0, 1'000'000'000);
+  how.replicas = parse_integer(options.replicas, "--replicas", 1, most_replicas);
   how.batches = integers_of(options.batches, "--batches");
   how.widths = integers_of(options.widths, "--widths");
   how.precisions = parts_of(options.precisions);
@@ -144,12 +147,16 @@ Command bench_command() {
       "cuvae bench --device cpu --threads 2 --batch-size 4096\n"
       "cuvae bench --suite step --peers --python python3 --out step.json\n"
       "cuvae bench --suite wide --device cuda --precisions fp32,tf32,bf16\n"
-      "cuvae bench --suite epochs --device cuda --precision tf32",
+      "cuvae bench --suite epochs --device cuda --precision tf32\n"
+      "cuvae bench --suite replicas --replicas 8 --device cuda",
       [](Flags& flags) -> Run {
         auto options = std::make_shared<Options>();
         options->config.add(flags);
         flags.value("--suite", options->suite, "NAME",
-                    "step | wide | decode | epochs | kernels | units; without it the model's step");
+                    "step | wide | decode | epochs | kernels | replicas | units; without it the "
+                    "model's step");
+        flags.value("--replicas", options->replicas, "K",
+                    "of replicas: 1, 2, 4, ... K models side by side");
         flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
         flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
         flags.value("--batches", options->batches, "N,N", "batch sizes of step, wide and decode");

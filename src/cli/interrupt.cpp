@@ -27,7 +27,8 @@ extern "C" void on_signal(int) {
   std::int64_t first = 0;
   if (first_signal.compare_exchange_strong(first, at)) {
     constexpr std::string_view text =
-        "\ncuvae: interrupted: ends after this step with a checkpoint; once more ends at once\n";
+        "\ncuvae: interrupted: ends after the steps under way with a checkpoint; once more ends at "
+        "once\n";
     [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, text.data(), text.size());
     return;
   }

@@ -56,9 +56,13 @@ std::string render_progress(const TrainProgress& p, int width) {
 }
 
 std::string render_evaluation(const EvaluationEvent& event) {
-  std::string line =
-      fmt::format("epoch {}/{}  train neg_elbo {}", event.epoch, event.epochs, terms(event.train));
-  if (event.test) line += fmt::format("  test {}", terms(*event.test));
+  const auto spread = [&](double sd) {
+    return event.replicas > 1 ? fmt::format(" (+- {:.2f})", sd) : "";
+  };
+  std::string line = fmt::format("epoch {}/{}  train neg_elbo {}{}", event.epoch, event.epochs,
+                                 terms(event.train), spread(event.train_sd));
+  if (event.test) line += fmt::format("  test {}{}", terms(*event.test), spread(event.test_sd));
+  if (event.replicas > 1) line += fmt::format("  mean of {}", event.replicas);
   return line + fmt::format("  ({} in all)", format_duration(event.seconds));
 }
 

@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include <limits>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -14,6 +14,8 @@
 namespace cuvae::cli {
 namespace {
 
+constexpr const char* no_replicas = "none given";  // an empty value is a mistake
+
 struct Options {
   ConfigFlags config;
   std::string out;
@@ -22,6 +24,7 @@ struct Options {
   std::string save_every = "1";
   std::string eval_every = "1";
   std::string streams = "0";
+  std::string replicas = no_replicas;
   bool no_fuse = false;
 };
 
@@ -59,6 +62,91 @@ void print_report(const TrainReport& report, const Output& output) {
   }
 }
 
+// The CUDA driver gives a process eight queues to a GPU unless told otherwise before it starts;
+// streams that share one wait for each other.
+void ask_for_queues(std::int64_t replicas) {
+  if (replicas > 4) setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
+
+std::string with_sd(const MetricsSpread& spread, double Metrics::*term) {
+  std::string text = fmt::format("{:.3f}", spread.mean.*term);
+  if (spread.replicas > 1) text += fmt::format(" +- {:.3f}", spread.sd.*term);
+  return text;
+}
+
+void print_replicas(const ReplicasReport& report, const Output& output) {
+  const char* split = report.test ? "test" : "train";
+  output.text(fmt::format("{:>8}  {:>10}  {:>14}  {:>8}  {}", "seed", "neg_elbo", "reconstruction",
+                          "kl", "run"));
+  for (const ReplicaReport& replica : report.replicas) {
+    if (!replica.diverged.empty()) {
+      output.text(fmt::format("{:>8}  diverged: {}", replica.seed, replica.diverged));
+      continue;
+    }
+    const Metrics& m = replica.report.test ? *replica.report.test : replica.report.train;
+    output.text(fmt::format("{:>8}  {:>10.3f}  {:>14.3f}  {:>8.3f}  {}", replica.seed, m.neg_elbo,
+                            m.reconstruction, m.kl, replica.report.run.string()));
+  }
+  const auto& spread = report.test ? report.test : report.train;
+  if (spread) {
+    output.text(
+        fmt::format("{} neg_elbo {} = reconstruction {} + kl {} ({})", split,
+                    with_sd(*spread, &Metrics::neg_elbo),
+                    with_sd(*spread, &Metrics::reconstruction), with_sd(*spread, &Metrics::kl),
+                    spread->replicas > 1
+                        ? fmt::format("mean +- standard deviation of {} seeds", spread->replicas)
+                        : "one seed"));
+  }
+  output.text(fmt::format("run: {}", report.run.string()));
+}
+
+int train_several(const Config& config, std::int64_t replicas, const TrainRunOptions& run,
+                  Progress& progress, const Output& output) {
+  ask_for_queues(replicas);
+  watch_interrupts();
+  const ReplicasReport report = train_replicas(config, replicas, run);
+  progress.clear();
+  Json fields = {{"run", report.run.string()}};
+  fields.update(Json::parse(replicas_json(report)));
+  output.object(fields);
+  if (report.interrupted) {
+    output.finish();
+    throw Error(Status::interrupted, "interrupted, checkpoints are written", report.run.string(),
+                fmt::format("go on with `cuvae train --resume --replicas {} --out {}`", replicas,
+                            report.run.string()));
+  }
+  print_replicas(report, output);
+  std::string diverged;
+  std::int64_t count = 0;
+  for (const ReplicaReport& replica : report.replicas) {
+    if (replica.diverged.empty()) continue;
+    diverged += fmt::format("{}{}", count++ == 0 ? "" : ", ", replica.seed);
+  }
+  if (count > 0) {
+    output.finish();
+    throw Error(Status::diverged,
+                fmt::format("{} of {} replicas diverged: seed {}", count, replicas, diverged),
+                report.run.string(), fmt::format("lower train.lr (now {})", config.train.lr));
+  }
+  return 0;
+}
+
+// To resume, the run's own configuration stands in for one that the user does not name.
+Config replicas_config(const Options& options, const ReplicasSummary& before) {
+  for (const ReplicasSummary::Replica& replica : before.replicas) {
+    const std::filesystem::path file = replica.folder / "config.toml";
+    std::error_code ignored;
+    if (!std::filesystem::exists(file, ignored)) continue;
+    Config config = options.config.load(file);
+    if (!options.config.has_source() && config.train.seed == replica.seed) {
+      config.train.seed = before.seed;
+    }
+    return config;
+  }
+  throw Error(Status::input, "the folder has lost its replicas", options.out,
+              "put their folders back, or start anew with --overwrite");
+}
+
 int train(const Options& options, const Output& output) {
   TrainRunOptions run;
   run.out = options.out;
@@ -76,6 +164,28 @@ int train(const Options& options, const Output& output) {
   run.eval_every = parse_integer(options.eval_every, "--eval-every", 1, most_epochs);
   run.compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 0, 64));
   run.compile.fuse = !options.no_fuse;
+  std::int64_t replicas = 0;  // 0: one run, in a folder of its own
+  if (options.replicas != no_replicas) {
+    replicas = parse_integer(options.replicas, "--replicas", 1, most_replicas);
+  }
+  Progress progress(output);
+  run.on_progress = [&](const TrainProgress& p) { progress.update(p); };
+  run.on_evaluation = [&](const EvaluationEvent& e) { progress.evaluated(e); };
+  run.on_message = [&](const std::string& line) { progress.line(line); };
+  run.stop = interrupted;
+  if (options.resume) {
+    if (const auto before = read_replicas(run.out)) {
+      if (replicas == 0) replicas = static_cast<std::int64_t>(before->replicas.size());
+      return train_several(replicas_config(options, *before), replicas, run, progress, output);
+    }
+  }
+  if (replicas > 0 && !options.resume) {
+    return train_several(options.config.load(), replicas, run, progress, output);
+  }
+  if (replicas > 0) {
+    throw Error(Status::usage, "no folder of replicas", run.out.string(),
+                "leave --replicas out to resume a run by itself");
+  }
   if (options.resume && !std::filesystem::exists(run.out / "config.toml")) {
     throw Error(Status::input, "there is no run to resume", run.out.string(),
                 "give the folder of an earlier `cuvae train`, or leave --resume out");
@@ -83,11 +193,6 @@ int train(const Options& options, const Output& output) {
   const Config config =
       options.config.load(options.resume ? run.out / "config.toml" : std::filesystem::path());
 
-  Progress progress(output);
-  run.on_progress = [&](const TrainProgress& p) { progress.update(p); };
-  run.on_evaluation = [&](const EvaluationEvent& e) { progress.evaluated(e); };
-  run.on_message = [&](const std::string& line) { progress.line(line); };
-  run.stop = interrupted;
   watch_interrupts();
   const TrainReport report = train_run(config, run);
   progress.clear();
@@ -108,7 +213,8 @@ Command train_command() {
           "cuvae train\n"
           "cuvae train my.toml --epochs 50 --out runs/mine\n"
           "cuvae train --preset mnist-mlp --lr 5e-4 --set model.latent.size=16\n"
-          "cuvae train --resume --out runs/mine --epochs 100",
+          "cuvae train --resume --out runs/mine --epochs 100\n"
+          "cuvae train --replicas 8 --out runs/eight",
           [](Flags& flags) -> Run {
             auto options = std::make_shared<Options>();
             options->config.add(flags);
@@ -118,6 +224,8 @@ Command train_command() {
             flags.flag("--overwrite", options->overwrite, "empty RUN first if it is a run");
             flags.value("--save-every", options->save_every, "N", "epochs between checkpoints");
             flags.value("--eval-every", options->eval_every, "N", "epochs between evaluations");
+            flags.value("--replicas", options->replicas, "K",
+                        "train K seeds side by side, from --seed on, into RUN/seed-<s>/");
             flags.value("--streams", options->streams, "N",
                         "streams of a GPU's plan; 0 = 2 where that pays");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators");

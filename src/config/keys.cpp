@@ -497,6 +497,35 @@ void refuse_unknown_variable(std::string_view variable) {
                             : fmt::format("did you mean `{}{}`?", section, guess));
 }
 
+std::string variable_meant_by(std::string_view variable) {
+  constexpr std::string_view prefix = "CUVAE_";
+  if (!variable.starts_with(prefix) || !section_of_variable(variable).empty()) return {};
+  const std::string_view rest = variable.substr(prefix.size());
+  for (const std::string_view other : {"DEVICE", "THREADS", "CUDA_PATH", "CACHE", "NO_INSTALL",
+                                       "PRESET", "SHARED", "BUILD_TYPE"}) {
+    if (rest == other) return {};
+  }
+  for (const std::string_view beginning : {"SIMT_", "PEERS_", "TEST_"}) {
+    if (rest.starts_with(beginning)) return {};
+  }
+  // By the last part of a key's name, or the whole of it.
+  std::vector<std::string> candidates = {"DEVICE", "THREADS"};
+  std::vector<std::string> names = {"CUVAE_DEVICE", "CUVAE_THREADS"};
+  for (const Key& key : keys()) {
+    const std::string name = environment_name(key.path);
+    if (name == variable) return {};
+    for (const std::string& text : {environment_name(last_part(key.path)).substr(prefix.size()),
+                                    name.substr(prefix.size())}) {
+      candidates.push_back(text);
+      names.push_back(name);
+    }
+  }
+  const std::string guess = closest(rest, candidates);
+  if (guess.empty()) return {};
+  const auto found = std::find(candidates.begin(), candidates.end(), guess);
+  return names[static_cast<std::size_t>(found - candidates.begin())];
+}
+
 const std::vector<std::string_view>& activations() {
   static const std::vector<std::string_view> names = {
       "none", "relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"};

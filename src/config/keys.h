@@ -71,6 +71,11 @@ struct Key {
 // variables, also of other CUVAE_ beginnings, are not ours to judge.
 void refuse_unknown_variable(std::string_view variable);
 
+// The key's variable that one named CUVAE_... was probably meant to be, CUVAE_TRAIN_EPOCHS for
+// CUVAE_EPOCHS; empty for those that are known, that refuse_unknown_variable() judges, or that
+// resemble none.
+[[nodiscard]] std::string variable_meant_by(std::string_view variable);
+
 [[nodiscard]] const std::vector<std::string_view>& activations();
 
 // Where each key got its value; for a layer, "model.encoder.layers[0]". Keys that are missing here

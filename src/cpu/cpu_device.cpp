@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 
+#include "cpu/available_memory.h"
 #include "cpu/blas_coretype.h"
 #include "cpu/program.h"
 #include "cuvae/error.h"
@@ -43,17 +45,23 @@ class CpuDevice final : public Device {
             .threads = team_.threads()};
   }
 
+  [[nodiscard]] std::optional<std::int64_t> free_bytes() const override {
+    const auto there = available_memory();
+    if (!there) return std::nullopt;
+    return static_cast<std::int64_t>(std::min(there->bytes, std::uint64_t{1} << 62));
+  }
+
   [[nodiscard]] std::unique_ptr<Store> make_store() override {
     return std::make_unique<HostStore>(real_);
   }
 
   void check(const CompileOptions& options) const override {
     if (options.exec != "auto" && options.exec != "eager")
-      throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec), "run.exec",
-                  "use auto or eager");
+      throw Error(Status::usage, fmt::format("run.exec = {} on the CPU", options.exec),
+                  "--exec, run.exec", "use auto or eager");
     if (options.precision != "fp32")
       throw Error(Status::usage, fmt::format("run.precision = {} on the CPU", options.precision),
-                  "run.precision", "use fp32");
+                  "--precision, run.precision", "use fp32");
   }
 
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,

@@ -20,11 +20,11 @@ std::uint64_t next_id() {
   return ++last;
 }
 
-// The context whose GPU is current on this thread; 0 where another may be.
-thread_local std::uint64_t current_context = 0;
+// The GPU that is current on this thread; 0 where another may be.
+thread_local std::uint64_t current_gpu = 0;
 
 Properties choose(Runtime& runtime, int index, int multiprocessors) {
-  current_context = 0;
+  current_gpu = 0;
   runtime.set_device(index);
   Properties gpu = runtime.properties(index);
   if (multiprocessors > 0) gpu.multiprocessors = multiprocessors;
@@ -81,15 +81,49 @@ void Staging::drained() noexcept {
   head_ = 0;
 }
 
-Context::Context(std::unique_ptr<Runtime> runtime, int index, bool programmatic,
-                 int multiprocessors)
+Gpu::Gpu(std::unique_ptr<Runtime> runtime, int index, bool programmatic, int multiprocessors)
     : runtime_(std::move(runtime)),
       index_(index),
       id_(next_id()),
-      gpu_(choose(*runtime_, index, multiprocessors)),
-      encoder_(*runtime_, gpu_, programmatic),
-      staging_(*runtime_),
-      fault_codes_(*runtime_, most_faults * sizeof(unsigned), "pinned memory for faults") {
+      properties_(choose(*runtime_, index, multiprocessors)),
+      encoder_(*runtime_, properties_, programmatic) {}
+
+void Gpu::enter() {
+  if (current_gpu == id_) return;
+  runtime_->set_device(index_);
+  current_gpu = id_;
+}
+
+void Gpu::add_resident(Resident resident) {
+  std::erase_if(residents_, [](const Resident& each) { return each.memory.expired(); });
+  residents_.push_back(std::move(resident));
+}
+
+std::shared_ptr<DeviceBuffer> Gpu::resident(const std::shared_ptr<const Tensor>& tensor,
+                                            std::shared_ptr<Context>& holder) const {
+  for (const Resident& each : residents_) {
+    if (each.tensor.lock() != tensor) continue;
+    if (auto memory = each.memory.lock()) {
+      holder = each.holder.lock();
+      return memory;
+    }
+  }
+  return nullptr;
+}
+
+void Gpu::remove_resident(const std::shared_ptr<DeviceBuffer>& memory) noexcept {
+  std::erase_if(residents_, [&](const Resident& each) { return each.memory.lock() == memory; });
+}
+
+Event& Gpu::whole_gpu() {
+  if (!whole_gpu_) whole_gpu_ = Event(*runtime_);
+  return whole_gpu_;
+}
+
+Context::Context(std::shared_ptr<Gpu> gpu)
+    : device_(std::move(gpu)),
+      staging_(device_->runtime()),
+      fault_codes_(device_->runtime(), most_faults * sizeof(unsigned), "pinned memory for faults") {
   static_cast<void>(stream(0));
 }
 
@@ -97,14 +131,8 @@ Context::~Context() {
   settle();
 }
 
-void Context::enter() {
-  if (current_context == id_) return;
-  runtime_->set_device(index_);
-  current_context = id_;
-}
-
 Stream& Context::stream(int k) {
-  while (streams_.size() <= static_cast<std::size_t>(k)) streams_.emplace_back(*runtime_);
+  while (streams_.size() <= static_cast<std::size_t>(k)) streams_.emplace_back(runtime());
   return streams_[static_cast<std::size_t>(k)];
 }
 
@@ -114,7 +142,7 @@ void Context::upload(void* to, std::span<const std::byte> from) {
     const std::size_t bytes = std::min(from.size(), Staging::largest);
     std::byte* const piece = staging_.reserve(bytes);
     std::memcpy(piece, from.data(), bytes);
-    runtime_->copy_to_device(target, piece, bytes, main());
+    runtime().copy_to_device(target, piece, bytes, main());
     try {
       staging_.used(main());
     } catch (...) {
@@ -149,7 +177,7 @@ void Context::download(std::span<const Region> regions) {
     try {
       std::size_t at = 0;
       for (std::size_t i = first; i < last; at += padded(pieces[i++].bytes))
-        runtime_->copy_to_host(staged + at, pieces[i].from, pieces[i].bytes, main());
+        runtime().copy_to_host(staged + at, pieces[i].from, pieces[i].bytes, main());
       staging_.used(main());
     } catch (...) {
       settle();
@@ -171,7 +199,7 @@ void Context::wait() {
     try {
       for (FaultWatch* watch : faults_) {
         if (!watch->pending || looked_at.size() == most_faults) continue;
-        runtime_->copy_to_host(codes + looked_at.size(), watch->word, sizeof(unsigned), main());
+        runtime().copy_to_host(codes + looked_at.size(), watch->word, sizeof(unsigned), main());
         looked_at.push_back(watch);
       }
       stream(0).synchronize();
@@ -184,7 +212,7 @@ void Context::wait() {
       looked_at[i]->pending = false;
       if (codes[i] == 0) continue;
       if (!fault) fault.emplace(looked_at[i]->describe(codes[i]));
-      runtime_->fill(looked_at[i]->word, 0, sizeof(unsigned), main());
+      runtime().fill(looked_at[i]->word, 0, sizeof(unsigned), main());
     }
     if (looked_at.size() < most_faults) break;
   }

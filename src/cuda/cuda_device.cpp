@@ -22,7 +22,7 @@ cuda::Precision precision_of(const std::string& name) {
   if (name == "tf32") return cuda::Precision::tf32;
   if (name == "bf16") return cuda::Precision::bf16;
   const std::string near = closest(name, {"fp32", "tf32", "bf16"});
-  throw Error(Status::usage, fmt::format("run.precision = {}", name), "run.precision",
+  throw Error(Status::usage, fmt::format("run.precision = {}", name), "--precision, run.precision",
               near.empty() ? "use fp32, tf32 or bf16" : fmt::format("did you mean `{}`?", near));
 }
 
@@ -30,7 +30,7 @@ cuda::Precision precision_of(const std::string& name) {
 bool graph_of(const std::string& exec) {
   if (exec == "auto" || exec == "graph" || exec == "persistent") return true;
   if (exec == "eager") return false;
-  throw Error(Status::usage, fmt::format("run.exec = {}", exec), "run.exec",
+  throw Error(Status::usage, fmt::format("run.exec = {}", exec), "--exec, run.exec",
               "use auto, graph, persistent or eager");
 }
 
@@ -39,7 +39,7 @@ bool trains(const Graph& graph) {
   return std::ranges::any_of(graph.nodes(), [](const Node& node) { return node.op == Op::adam; });
 }
 
-// Two events in the main stream, where all that a run launches is joined.
+// Two events in the main stream of a store, where all that a run launches is joined.
 class CudaTimer final : public DeviceTimer {
  public:
   explicit CudaTimer(std::shared_ptr<cuda::Context> context)
@@ -83,20 +83,27 @@ class CudaDevice final : public Device {
       : kernels_(kernels),
         make_blas_(options.make_blas),
         blas_from_(options.blas_from),
-        context_(std::make_shared<cuda::Context>(std::move(runtime), options.index,
-                                                 options.programmatic, options.multiprocessors)) {}
+        gpu_(std::make_shared<cuda::Gpu>(std::move(runtime), options.index, options.programmatic,
+                                         options.multiprocessors)) {}
 
   [[nodiscard]] DeviceInfo info() const override {
-    return cuda_device_info(context_->index(), context_->gpu(), context_->runtime().version());
+    return cuda_device_info(gpu_->index(), gpu_->properties(), gpu_->runtime().version());
   }
 
-  [[nodiscard]] std::unique_ptr<DeviceTimer> make_timer() override {
-    context_->enter();
-    return std::make_unique<CudaTimer>(context_);
+  [[nodiscard]] std::optional<std::int64_t> free_bytes() const override {
+    gpu_->enter();
+    return gpu_->runtime().memory().free_bytes;
+  }
+
+  [[nodiscard]] std::unique_ptr<DeviceTimer> make_timer(Store& store) override {
+    gpu_->enter();
+    return std::make_unique<CudaTimer>(
+        of_this(store, "a timer on a store of another device").context());
   }
 
   [[nodiscard]] std::unique_ptr<Store> make_store() override {
-    return std::make_unique<cuda::CudaStore>(context_);
+    gpu_->enter();
+    return std::make_unique<cuda::CudaStore>(std::make_shared<cuda::Context>(gpu_));
   }
 
   void check(const CompileOptions& options) const override {
@@ -111,9 +118,7 @@ class CudaDevice final : public Device {
 
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
-    auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
-    if (memory == nullptr || memory->context() != context_)
-      throw Error(Status::usage, "a program on a store of another device", context_->name());
+    cuda::CudaStore& memory = of_this(store, "a program on a store of another device");
     cuda::ProgramOptions program;
     program.precision = precision_of(options.precision);
     program.graph = graph_of(options.exec);
@@ -125,13 +130,13 @@ class CudaDevice final : public Device {
     };
     const auto supports = [&](const Graph& in, const Node& node) {
       return kernels_.supports.at(static_cast<std::size_t>(node.op))(
-          CudaNode{in, node, context_->gpu(), program.precision});
+          CudaNode{in, node, gpu_->properties(), program.precision});
     };
     if (options.exec == "persistent" && trains(graph)) {
       cuda::PersistentChoice choice = choose(graph, options);
       if (choice.reason.empty())
         return cuda::make_persistent_program(
-            std::move(choice), *memory, kernels_,
+            std::move(choice), memory, kernels_,
             {.precision = program.precision, .steps = options.steps});
       program.note = fmt::format(
           "the persistent path does not fit ({}): the graph path runs instead", choice.reason);
@@ -154,13 +159,19 @@ class CudaDevice final : public Device {
     Plan plan = options.streams == 0 ? plan_streams(chosen, plan_options, program.graph)
                                      : make_plan(std::move(chosen), plan_options);
     check_plan(plan);
-    return cuda::make_cuda_program(std::move(plan), *memory, kernels_, program);
+    return cuda::make_cuda_program(std::move(plan), memory, kernels_, program);
   }
 
  private:
+  [[nodiscard]] cuda::CudaStore& of_this(Store& store, const char* otherwise) const {
+    auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
+    if (memory == nullptr || memory->context()->device() != gpu_)
+      throw Error(Status::usage, otherwise, fmt::format("cuda:{}", gpu_->index()));
+    return *memory;
+  }
   [[nodiscard]] cuda::PersistentChoice choose(const Graph& graph, const CompileOptions& options) {
     if (options.fuse && !options.keep_all)
-      return cuda::choose_persistent(graph, *context_, kernels_, precision_of(options.precision));
+      return cuda::choose_persistent(graph, *gpu_, kernels_, precision_of(options.precision));
     cuda::PersistentChoice choice;
     choice.reason = "single operators were asked for";
     return choice;
@@ -170,7 +181,7 @@ class CudaDevice final : public Device {
   std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
   std::int64_t blas_from_;
   std::shared_ptr<cuda::Blas> blas_;
-  std::shared_ptr<cuda::Context> context_;
+  std::shared_ptr<cuda::Gpu> gpu_;
 };
 
 }  // namespace

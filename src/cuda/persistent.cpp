@@ -104,8 +104,13 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
       zero(counters_);
       const ProfilerRange range(runtime(), "persistent");
       Encoder& encoder = context_->encoder();
+      // Its blocks wait for one another: two of these at once, each with some of its blocks on the
+      // GPU, would wait for ever.
+      Event& last = context_->device()->whole_gpu();
+      context_->stream(0).wait(last);
       encoder.begin("persistent", context_->main(), accesses_, false);
       kernels_.launch(encoder, options_.precision, task_);
+      last.record(context_->main());
       pending = true;
       running_ = true;
     } catch (...) {
@@ -290,7 +295,7 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
 
 }  // namespace
 
-PersistentChoice choose_persistent(const Graph& graph, Context& context, const KernelTable& kernels,
+PersistentChoice choose_persistent(const Graph& graph, Gpu& gpu, const KernelTable& kernels,
                                    Precision precision) {
   PersistentChoice choice;
   const auto refuse = [&](std::string reason) {
@@ -305,20 +310,20 @@ PersistentChoice choose_persistent(const Graph& graph, Context& context, const K
   const RecognisedStep recognised = recognise_vae_step(choice.graph);
   if (!recognised.step) return refuse(recognised.reason);
   choice.step = *recognised.step;
-  const PersistentFit fit = persistent_layout(choice.step.sizes, context.gpu());
+  const PersistentFit fit = persistent_layout(choice.step.sizes, gpu.properties());
   if (!fit.layout) return refuse(fit.reason);
   choice.layout = *fit.layout;
-  context.enter();
+  gpu.enter();
   choice.needs = kernels.persistent->needs(precision, choice.layout);
   // Blocks wait for one another: all of them have to be there at once.
   const auto shared = static_cast<std::size_t>(choice.layout.shared_bytes);
-  context.runtime().set_shared_limit(choice.needs.kernel, shared);
+  gpu.runtime().set_shared_limit(choice.needs.kernel, shared);
   const int resident =
-      context.runtime().occupancy(choice.needs.kernel, PersistentLayout::threads, shared);
+      gpu.runtime().occupancy(choice.needs.kernel, PersistentLayout::threads, shared);
   const int blocks = choice.layout.owners + choice.layout.middles;
-  if (std::int64_t{resident} * context.gpu().multiprocessors < blocks)
+  if (std::int64_t{resident} * gpu.properties().multiprocessors < blocks)
     return refuse(fmt::format("{} blocks of {} can be on the GPU at once",
-                              resident * context.gpu().multiprocessors, blocks));
+                              resident * gpu.properties().multiprocessors, blocks));
   return choice;
 }
 

@@ -64,7 +64,7 @@ struct PersistentChoice {
   PersistentNeeds needs;
   std::string reason;
 };
-[[nodiscard]] PersistentChoice choose_persistent(const Graph& graph, Context& context,
+[[nodiscard]] PersistentChoice choose_persistent(const Graph& graph, Gpu& gpu,
                                                  const KernelTable& kernels, Precision precision);
 
 // Its program: one launch does all steps of a run, with nothing unrolled. REQUIRES: no reason.

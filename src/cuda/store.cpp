@@ -36,8 +36,9 @@ CudaStore::Entry& CudaStore::entry(std::string_view name, DType dtype, const Sha
   Entry fresh;
   fresh.dtype = dtype;
   fresh.shape = shape;
-  fresh.memory = DeviceBuffer(context_->runtime(), bytes, fmt::format("`{}`", name));
-  context_->runtime().fill(fresh.memory.get(), 0, bytes, context_->main());
+  fresh.memory =
+      std::make_shared<DeviceBuffer>(context_->runtime(), bytes, fmt::format("`{}`", name));
+  context_->runtime().fill(fresh.memory->get(), 0, bytes, context_->main());
   return entries_.emplace(std::string(name), std::move(fresh)).first->second;
 }
 
@@ -53,8 +54,18 @@ void CudaStore::declare(std::string_view name, DType dtype, const Shape& shape) 
 void CudaStore::write(std::string_view name, const Tensor& tensor) {
   context_->enter();
   Entry& there = entry(name, tensor.dtype(), tensor.shape());
+  require_own(name, there);
   there.bound.reset();
-  context_->upload(there.memory.get(), tensor.bytes());
+  context_->upload(there.memory->get(), tensor.bytes());
+}
+
+void CudaStore::require_own(std::string_view name, const Entry& there) const {
+  if (there.memory.use_count() > 1)
+    throw Error(Status::usage,
+                fmt::format("the tensor `{}` shares its memory with another store", name), "store",
+                "bind it without share(), for memory of its own");
+  // Nobody shall share it for what it held.
+  if (there.bound) context_->device()->remove_resident(there.memory);
 }
 
 void CudaStore::bind(std::string_view name, std::shared_ptr<const Tensor> tensor) {
@@ -62,16 +73,39 @@ void CudaStore::bind(std::string_view name, std::shared_ptr<const Tensor> tensor
   context_->enter();
   Entry& there = entry(name, tensor->dtype(), tensor->shape());
   if (there.bound == tensor && !there.updated) return;
+  require_own(name, there);
   there.bound.reset();
-  context_->upload(there.memory.get(), tensor->bytes());
+  context_->upload(there.memory->get(), tensor->bytes());
+  if (!there.updated) context_->device()->add_resident({tensor, there.memory, context_});
   there.bound = std::move(tensor);
+}
+
+bool CudaStore::share(std::string_view name, const std::shared_ptr<const Tensor>& tensor) {
+  if (!tensor) throw Error(Status::usage, fmt::format("no tensor to share as `{}`", name), "store");
+  if (has(name)) return false;
+  context_->enter();
+  std::shared_ptr<Context> holder;
+  auto memory = context_->device()->resident(tensor, holder);
+  if (memory == nullptr) return false;
+  if (holder && holder != context_) {
+    // Its upload may be under way; a context that is gone has waited for it.
+    Event uploaded(context_->runtime());
+    uploaded.record(holder->main());
+    context_->stream(0).wait(uploaded);
+  }
+  entries_.emplace(std::string(name), Entry{.dtype = tensor->dtype(),
+                                            .shape = tensor->shape(),
+                                            .memory = std::move(memory),
+                                            .updated = false,
+                                            .bound = tensor});
+  return true;
 }
 
 Tensor CudaStore::read(std::string_view name) const {
   const Entry& there = entry(name);
   context_->enter();
   Tensor copy(there.dtype, there.shape);
-  const Region region{copy.bytes().data(), there.memory.get(), copy.bytes().size()};
+  const Region region{copy.bytes().data(), there.memory->get(), copy.bytes().size()};
   context_->download({&region, 1});
   return copy;
 }
@@ -83,7 +117,9 @@ std::vector<std::string> CudaStore::names() const {
 }
 
 void CudaStore::mark_updated(std::string_view name) {
-  entries_.find(name)->second.updated = true;
+  Entry& there = entries_.find(name)->second;
+  require_own(name, there);
+  there.updated = true;
 }
 
 }  // namespace cuvae::cuda

@@ -25,25 +25,29 @@ class CudaStore final : public Store {
   void write(std::string_view name, const Tensor& tensor) override;
   // Uploads, unless that very tensor is what the device holds already.
   void bind(std::string_view name, std::shared_ptr<const Tensor> tensor) override;
+  bool share(std::string_view name, const std::shared_ptr<const Tensor>& tensor) override;
   [[nodiscard]] Tensor read(std::string_view name) const override;
   [[nodiscard]] std::vector<std::string> names() const override;
 
   [[nodiscard]] const std::shared_ptr<Context>& context() const noexcept { return context_; }
-  [[nodiscard]] void* data(std::string_view name) const { return entry(name).memory.get(); }
-  // A program writes to it: what was bound is not what the device holds.
+  [[nodiscard]] void* data(std::string_view name) const { return entry(name).memory->get(); }
+  // A program writes to it: what was bound is not what the device holds. Throws Error(usage) for
+  // memory that is shared.
   void mark_updated(std::string_view name);
 
  private:
   struct Entry {
     DType dtype = DType::f32;
     Shape shape;
-    DeviceBuffer memory;
+    std::shared_ptr<DeviceBuffer> memory;
     bool updated = false;                 // by a program, at any time
     std::shared_ptr<const Tensor> bound;  // what the memory holds, if it was bound and is as it was
   };
 
   [[nodiscard]] const Entry& entry(std::string_view name) const;
   Entry& entry(std::string_view name, DType dtype, const Shape& shape);
+  // Before the memory gets other content. Throws where another store reads it.
+  void require_own(std::string_view name, const Entry& there) const;
 
   std::shared_ptr<Context> context_;
   std::map<std::string, Entry, std::less<>> entries_;

@@ -116,6 +116,10 @@ std::vector<double> Evaluator::log_likelihood(std::int64_t samples) {
   return result;
 }
 
+std::int64_t Evaluator::arena_bytes() const {
+  return (full_ ? full_->arena_bytes() : 0) + (rest_ ? rest_->arena_bytes() : 0);
+}
+
 Metrics Evaluator::average(const RowScores& scores, double beta) const {
   Metrics metrics;
   metrics.n = split_.size();

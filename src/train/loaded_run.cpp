@@ -89,10 +89,14 @@ TensorFile read_model(const fs::path& run) {
   const bool is_folder = fs::is_directory(run, error);
   const fs::path path = is_folder ? folder.model() : run;
   if (is_folder && !fs::exists(path, error)) {
-    throw Error(Status::input, "the folder holds no model.safetensors", run.string(),
-                folder.is_run()
-                    ? "finish the run with `cuvae train --resume --out " + run.string() + "`"
-                    : "give the folder of a trained run");
+    std::string mend = "give the folder of a trained run";
+    if (folder.is_run()) {
+      mend = "finish the run with `cuvae train --resume --out " + run.string() + "`";
+    } else if (const auto replicas = read_replicas(run)) {
+      mend = "it holds replicas: give one of its folders, such as " +
+             replicas->replicas.front().folder.string();
+    }
+    throw Error(Status::input, "the folder holds no model.safetensors", run.string(), mend);
   }
   if (!is_folder && path.extension() == ".toml") {
     throw Error(Status::input, "this is a configuration, not a run", path.string(),

@@ -1,16 +1,17 @@
+#include "train/train_run.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
 #include "config/keys.h"
-#include "cuvae/error.h"
-#include "cuvae/run.h"
-#include "io/file.h"
+#include "device/registry.h"
 #include "train/pictures.h"
-#include "train/run_folder.h"
+#include "train/replicas.h"
 
 namespace cuvae {
 namespace {
@@ -44,299 +45,61 @@ void require_same(const Config& config, const RunFolder& folder) {
   }
 }
 
-// Until it is kept, a fresh run can be undone: what it made is removed again, and a run that it
-// replaces stands aside in a folder within.
-class FreshFolder {
- public:
-  FreshFolder(RunFolder folder, bool replace) : folder_(std::move(folder)) {
-    std::error_code error;
-    for (fs::path path = fs::absolute(folder_.path); !fs::exists(path, error);
-         path = path.parent_path()) {
-      made_.push_back(path);
-      if (path == path.parent_path()) break;
+fs::path choose_folder(const Config& config, const TrainRunOptions& options) {
+  if (options.out.empty()) {
+    if (options.resume) {
+      throw Error(Status::usage, "--resume without a run", "--out",
+                  "name the run folder to go on with");
     }
-    try {
-      if (replace) set_aside();
-      create_folder(folder_.checkpoints());
-    } catch (...) {
-      discard();
-      throw;
+    return default_run_path(config.name);
+  }
+  const RunFolder folder{options.out};
+  if (options.resume) {
+    if (!folder.is_run()) {
+      throw Error(Status::usage, "not a run folder", options.out.string(),
+                  ReplicasFolder{options.out}.is_there()
+                      ? "it holds replicas: use --replicas, or resume one of its folders"
+                      : "--resume wants the folder of an earlier run");
     }
-  }
-  FreshFolder(const FreshFolder&) = delete;
-  FreshFolder& operator=(const FreshFolder&) = delete;
-  ~FreshFolder() {
-    if (!kept_) discard();
-  }
-  void keep() noexcept {
-    kept_ = true;
-    std::error_code error;
-    if (!aside_.empty()) fs::remove_all(aside_, error);
-    aside_.clear();
-  }
-
- private:
-  void set_aside() {
-    const fs::path aside = folder_.path / ".replaced";
-    std::error_code error;
-    fs::remove_all(aside, error);
-    create_folder(aside);
-    aside_ = aside;
-    for (const fs::path& file : folder_.files()) {
-      if (!fs::exists(file, error)) continue;
-      fs::rename(file, aside / file.filename(), error);
-      if (error) {
-        throw Error(Status::failed, "cannot set the old run aside: " + error.message(),
-                    file.string(), "make the folder writable or choose another --out");
-      }
-      moved_.push_back(file);
+  } else if (!folder.empty()) {
+    if (!options.overwrite) {
+      throw Error(Status::usage, "the run folder is not empty", options.out.string(),
+                  "use --resume to go on, --overwrite to start anew, or another --out");
+    }
+    if (!folder.is_run()) {
+      throw Error(Status::usage, "the folder is not empty and holds no run of cuvae",
+                  options.out.string(), "--overwrite replaces runs only; choose another --out");
     }
   }
-  void discard() noexcept {
-    std::error_code error;
-    try {
-      folder_.clear();
-      if (!aside_.empty()) {
-        fs::create_directories(folder_.checkpoints(), error);
-        for (const fs::path& file : moved_) fs::rename(aside_ / file.filename(), file, error);
-        fs::remove_all(aside_, error);
-      }
-    } catch (...) {  // a destructor must not throw; what stays is named by the first error
-    }
-    for (const fs::path& path : made_) fs::remove(path, error);  // innermost first
+  return options.out;
+}
+
+// What an epoch's end gave, over all runs that came to it.
+EvaluationEvent combined(const std::vector<EvaluationEvent>& events) {
+  EvaluationEvent all = events.front();
+  if (events.size() == 1) return all;
+  std::vector<Metrics> train;
+  std::vector<Metrics> test;
+  for (const EvaluationEvent& event : events) {
+    train.push_back(event.train);
+    if (event.test) test.push_back(*event.test);
+    all.seconds = std::max(all.seconds, event.seconds);
   }
-  RunFolder folder_;
-  fs::path aside_;               // the old run; empty: none
-  std::vector<fs::path> moved_;  // its files, where they stood
-  std::vector<fs::path> made_;
-  bool kept_ = false;
-};
-
-// One training run: the loop with its files.
-class TrainRun {
- public:
-  TrainRun(const Config& config, const TrainRunOptions& options)
-      : config_(config), options_(options), folder_{choose_folder()} {}
-
-  TrainReport run() {
-    const bool fresh = !options_.resume;
-    TensorFile checkpoint;
-    if (!fresh) {
-      require_same(config_, folder_);
-      std::error_code error;
-      if (!fs::exists(folder_.last(), error)) {
-        throw Error(Status::input, "the run has no checkpoint to go on from",
-                    folder_.last().string(), "put it back, or start anew with --overwrite");
-      }
-      checkpoint = read_safetensors(folder_.last());
-      require_finite(checkpoint);
-    }
-    device_ = open_device(config_.run.device,
-                          {.threads = static_cast<int>(config_.run.threads), .real = DType::f32});
-    TrainerOptions trainer_options{.compile = options_.compile};
-    trainer_options.compile.exec = config_.run.exec;
-    trainer_options.compile.precision = config_.run.precision;
-    trainer_options.compile.steps = 0;
-    device_->check(trainer_options.compile);  // before the data is read
-    dataset_ = std::make_shared<const Dataset>(load_dataset(config_.data.path));
-    trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, trainer_options);
-    if (!fresh) {
-      trainer_->restore(checkpoint, folder_.last().string());
-      const std::string before = checkpoint.metadata.at("execution");
-      if (before != trainer_->execution() && options_.on_message) {
-        options_.on_message(
-            fmt::format("note: the checkpoint was made by [{}], this goes on by [{}]: equal "
-                        "within rounding, not bit for bit",
-                        before, trainer_->execution()));
-      }
-      if (trainer_->step() > total_steps()) {
-        throw Error(Status::usage,
-                    fmt::format("train.epochs = {}, but the run has done {}", config_.train.epochs,
-                                trainer_->epoch()),
-                    "--resume", "ask for more epochs in all");
-      }
-    }
-    announce();
-
-    FreshFolder made(folder_, fresh && options_.overwrite);
-    if (!fresh) made.keep();
-    write_file(folder_.config(), config_text(config_, *dataset_));
-    write_file(folder_.environment(), environment_text(config_, *dataset_, *device_));
-    metrics_ = std::make_unique<JsonLines>(folder_.metrics());
-    const std::int64_t seen = trainer_->step();
-    const std::string where = folder_.metrics().string();
-    metrics_->truncate_after([&](const nlohmann::json& json) {
-      const MetricsLine line = parse_metrics_line(json, where);
-      if (line.step <= seen) seconds_before_ = line.seconds;
-      return line.step > seen;
-    });
-
-    TrainReport report = loop(made);
-    made.keep();
-    return report;
+  const MetricsSpread trained = spread_of(train);
+  all.replicas = static_cast<std::int64_t>(events.size());
+  all.train = trained.mean;
+  all.train_sd = trained.sd.neg_elbo;
+  if (!test.empty()) {
+    const MetricsSpread tested = spread_of(test);
+    all.test = tested.mean;
+    all.test_sd = tested.sd.neg_elbo;
   }
-
- private:
-  fs::path choose_folder() const {
-    if (options_.out.empty()) {
-      if (options_.resume) {
-        throw Error(Status::usage, "--resume without a run", "--out",
-                    "name the run folder to go on with");
-      }
-      return default_run_path(config_.name);
-    }
-    const RunFolder folder{options_.out};
-    if (options_.resume) {
-      if (!folder.is_run()) {
-        throw Error(Status::usage, "not a run folder", options_.out.string(),
-                    "--resume wants the folder of an earlier run");
-      }
-    } else if (!folder.empty()) {
-      if (!options_.overwrite) {
-        throw Error(Status::usage, "the run folder is not empty", options_.out.string(),
-                    "use --resume to go on, --overwrite to start anew, or another --out");
-      }
-      if (!folder.is_run()) {
-        throw Error(Status::usage, "the folder is not empty and holds no run of cuvae",
-                    options_.out.string(), "--overwrite replaces runs only; choose another --out");
-      }
-    }
-    return options_.out;
-  }
-
-  [[nodiscard]] std::int64_t total_steps() const {
-    return config_.train.epochs * trainer_->steps_per_epoch();
-  }
-
-  void announce() const {
-    if (!options_.on_message) return;
-    const DeviceInfo info = device_->info();
-    options_.on_message(fmt::format("device {}: {}, {}", info.name, info.model, info.details));
-    options_.on_message(fmt::format(
-        "model {}: {} parameters; {} training samples, {} step{} an epoch; nats per sample",
-        config_.name, format_count(trainer_->model().parameter_count()),
-        format_count(dataset_->train->size()), format_count(trainer_->steps_per_epoch()),
-        trainer_->steps_per_epoch() == 1 ? "" : "s"));
-    if (const std::string note = trainer_->note(); !note.empty()) options_.on_message(note);
-    options_.on_message("run folder " + folder_.path.string());
-    if (!options_.resume) return;
-    const std::int64_t step = trainer_->step();
-    const std::int64_t epochs = config_.train.epochs;
-    options_.on_message(
-        step == total_steps()
-            ? fmt::format("nothing left to train: {} of {} epochs are done", epochs, epochs)
-            : fmt::format("going on after step {} (epoch {} of {})", format_count(step),
-                          step / trainer_->steps_per_epoch() + 1, epochs));
-  }
-
-  TrainReport loop(FreshFolder& made) {
-    TrainReport report;
-    report.run = folder_.path;
-    report.device = device_->info().name;
-    report.exec = trainer_->program().exec();
-    const std::int64_t first = trainer_->step();
-    std::int64_t samples = 0;
-    double seconds = 0;
-    Clock::time_point shown = Clock::now();
-
-    while (trainer_->step() < total_steps() && !report.interrupted) {
-      const Clock::time_point start = Clock::now();
-      const std::int64_t steps = trainer_->program().steps();
-      for (const StepResult& result : trainer_->run(steps)) samples += result.n;
-      seconds += seconds_since(start);
-      const double rate = static_cast<double>(samples) / std::max(seconds, 1e-9);
-
-      if (options_.on_progress && seconds_since(shown) > 0.1) {
-        shown = Clock::now();
-        progress(first, seconds, rate);
-      }
-      const bool epoch_done = trainer_->step() % trainer_->steps_per_epoch() == 0;
-      const bool finished = trainer_->step() >= total_steps();
-      if (options_.stop && !finished && options_.stop()) report.interrupted = true;
-      if (epoch_done) {
-        const std::int64_t epoch = trainer_->epoch();
-        if (finished || epoch % options_.eval_every == 0) evaluate(epoch, seconds);
-        if (finished || epoch % options_.save_every == 0) save(made);
-      }
-      if (report.interrupted && !(epoch_done && trainer_->epoch() % options_.save_every == 0)) {
-        save(made);
-      }
-    }
-
-    report.train = trainer_->epoch_metrics();
-    if (test_ && test_step_ == trainer_->step())
-      report.test = test_;
-    else if (!report.interrupted)  // a run resumed at its end still reports where it stands
-      report.test = trainer_->evaluate_test();
-    report.epochs = trainer_->epoch();
-    report.steps = trainer_->step();
-    report.seconds = seconds;
-    report.samples_per_second = seconds > 0 ? static_cast<double>(samples) / seconds : 0.0;
-    if (report.interrupted) return report;  // at once: evaluation and pictures can take long
-    write_model(folder_.model(), *trainer_);
-    LoadedRun finished(folder_.path, *device_);
-    write_pictures(finished, *dataset_, folder_);
-    return report;
-  }
-
-  void progress(std::int64_t first, double seconds, double rate) const {
-    TrainProgress now;
-    now.step = trainer_->step();
-    now.steps = total_steps();
-    now.epochs = config_.train.epochs;
-    now.epoch = (now.step - 1) / trainer_->steps_per_epoch() + 1;
-    now.train = trainer_->epoch_metrics();
-    now.samples_per_second = rate;
-    const auto done = static_cast<double>(now.step - first);
-    now.seconds_left = seconds / done * static_cast<double>(now.steps - now.step);
-    options_.on_progress(now);
-  }
-
-  void evaluate(std::int64_t epoch, double seconds) {
-    EvaluationEvent event;
-    event.epoch = epoch;
-    event.epochs = config_.train.epochs;
-    event.step = trainer_->step();
-    event.train = trainer_->epoch_metrics();
-    event.test = trainer_->evaluate_test();
-    event.seconds = seconds_before_ + seconds;
-    test_ = event.test;
-    test_step_ = event.step;
-    const auto write = [&](const std::string& split, const Metrics& metrics) {
-      metrics_->append(metrics_line(epoch, event.step, split, metrics, config_.objective.beta,
-                                    config_.train.lr, event.seconds));
-    };
-    write("train", event.train);
-    if (event.test) write("test", *event.test);
-    if (options_.on_evaluation) options_.on_evaluation(event);
-  }
-
-  void save(FreshFolder& made) {
-    write_safetensors(folder_.last(), trainer_->checkpoint());
-    made.keep();
-    write_model(folder_.model(), *trainer_);
-  }
-
-  Config config_;
-  TrainRunOptions options_;
-  RunFolder folder_;
-  std::unique_ptr<Device> device_;
-  std::shared_ptr<const Dataset> dataset_;
-  std::unique_ptr<Trainer> trainer_;
-  std::unique_ptr<JsonLines> metrics_;
-  std::optional<Metrics> test_;
-  std::int64_t test_step_ = -1;
-  double seconds_before_ = 0;  // of training, in the processes before a resume
-};
+  return all;
+}
 
 }  // namespace
 
-void write_model(const fs::path& path, const Trainer& trainer) {
-  write_safetensors(path, model_file(trainer.model(), trainer.weights()));
-}
-
-TrainReport train_run(const Config& config, const TrainRunOptions& options) {
-  validate(config);
+void check_options(const TrainRunOptions& options) {
   const auto positive = [](std::int64_t value, const char* flag) {
     if (value < 1) {
       throw Error(Status::usage, fmt::format("{} = {}", flag, value), flag,
@@ -348,7 +111,293 @@ TrainReport train_run(const Config& config, const TrainRunOptions& options) {
   if (options.resume && options.overwrite) {
     throw Error(Status::usage, "--resume and --overwrite together", "train", "choose one");
   }
-  return TrainRun(config, options).run();
+}
+
+Workplace open_workplace(const Config& config, const TrainRunOptions& options,
+                         std::int64_t replicas) {
+  Workplace workplace;
+  workplace.device = open_device(
+      config.run.device, {.threads = static_cast<int>(config.run.threads), .real = DType::f32});
+  workplace.trainer.compile = options.compile;
+  workplace.trainer.compile.exec = config.run.exec;
+  workplace.trainer.compile.precision = config.run.precision;
+  workplace.trainer.compile.steps = 0;
+  // Graphs of several replicas overlap; a kernel that takes the whole GPU leaves no room.
+  if (replicas > 1 && config.run.exec == "auto" &&
+      workplace.device->info().name.starts_with("cuda")) {
+    workplace.trainer.compile.exec = "graph";
+  }
+  workplace.device->check(workplace.trainer.compile);  // before the data is read
+  if (options.compile.streams > 1 && options.on_message &&
+      workplace.device->info().name.starts_with("cpu")) {
+    options.on_message("note: a CPU has no streams, --streams is without effect");
+  }
+  workplace.dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
+  return workplace;
+}
+
+void announce(const TrainRun& run, const TrainRunOptions& options, const fs::path& path,
+              const std::string& more) {
+  if (!options.on_message) return;
+  const Trainer& trainer = run.trainer();
+  const DeviceInfo info = trainer.device().info();
+  if (!run.note().empty()) options.on_message(run.note());
+  std::string device = fmt::format("device {}: {}, {}", info.name, info.model, info.details);
+  if (run.config().run.device == "auto" && info.name.starts_with("cpu")) {
+    if (const std::string why = no_gpu_reason(); !why.empty()) {
+      device += fmt::format(" (no GPU: {})", why);
+    }
+  }
+  options.on_message(device);
+  options.on_message(fmt::format(
+      "model {}: {} parameters; {} training samples, {} step{} an epoch; nats per sample",
+      run.config().name, format_count(trainer.model().parameter_count()),
+      format_count(run.dataset().train->size()), format_count(trainer.steps_per_epoch()),
+      trainer.steps_per_epoch() == 1 ? "" : "s"));
+  if (!more.empty()) options.on_message(more);
+  if (const std::string note = trainer.note(); !note.empty()) options.on_message(note);
+  options.on_message("run folder " + path.string());
+  if (!options.resume) return;
+  const std::int64_t step = trainer.step();
+  const std::int64_t epochs = run.config().train.epochs;
+  options.on_message(
+      run.done() ? fmt::format("nothing left to train: {} of {} epochs are done", epochs, epochs)
+                 : fmt::format("going on after step {} (epoch {} of {})", format_count(step),
+                               step / trainer.steps_per_epoch() + 1, epochs));
+}
+
+TrainRun::TrainRun(const Config& config, const TrainRunOptions& options, fs::path folder)
+    : config_(config), options_(options), folder_{std::move(folder)} {
+  if (!options_.resume) return;
+  require_same(config_, folder_);
+  std::error_code error;
+  if (!fs::exists(folder_.last(), error)) {
+    throw Error(Status::input, "the run has no checkpoint to go on from", folder_.last().string(),
+                "put it back, or start anew with --overwrite");
+  }
+  checkpoint_ = read_safetensors(folder_.last());
+  require_finite(checkpoint_);
+}
+
+void TrainRun::open(const Workplace& workplace) {
+  device_ = workplace.device;
+  dataset_ = workplace.dataset;
+  trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, workplace.trainer);
+  if (!options_.resume) return;
+  trainer_->restore(checkpoint_, folder_.last().string());
+  const std::string before = checkpoint_.metadata.at("execution");
+  checkpoint_ = {};
+  if (before != trainer_->execution()) {
+    note_ = fmt::format(
+        "note: the checkpoint was made by [{}], this goes on by [{}]: equal within rounding, not "
+        "bit for bit",
+        before, trainer_->execution());
+  }
+  if (trainer_->step() > total_steps()) {
+    throw Error(Status::usage,
+                fmt::format("train.epochs = {}, but the run has done {}", config_.train.epochs,
+                            trainer_->epoch()),
+                "--resume", "ask for more epochs in all");
+  }
+}
+
+void TrainRun::start() {
+  made_.emplace(folder_, !options_.resume && options_.overwrite && folder_.is_run());
+  if (options_.resume) made_->keep();
+  write_file(folder_.config(), config_text(config_, *dataset_));
+  write_file(folder_.environment(), environment_text(config_, *dataset_, *device_));
+  metrics_ = std::make_unique<JsonLines>(folder_.metrics());
+  const std::int64_t seen = trainer_->step();
+  const std::string where = folder_.metrics().string();
+  metrics_->truncate_after([&](const nlohmann::json& json) {
+    const MetricsLine line = parse_metrics_line(json, where);
+    if (line.step <= seen) seconds_before_ = line.seconds;
+    return line.step > seen;
+  });
+}
+
+void TrainRun::launch() {
+  trainer_->launch(trainer_->program().steps());
+}
+
+void TrainRun::collect() {
+  for (const StepResult& result : trainer_->collect()) samples_ += result.n;
+}
+
+std::optional<EvaluationEvent> TrainRun::end_epoch(double seconds) {
+  const std::int64_t epoch = trainer_->epoch();
+  std::optional<EvaluationEvent> event;
+  if (done() || epoch % options_.eval_every == 0) {
+    event.emplace();
+    event->epoch = epoch;
+    event->epochs = config_.train.epochs;
+    event->step = trainer_->step();
+    event->train = trainer_->epoch_metrics();
+    event->test = trainer_->evaluate_test();
+    event->seconds = seconds_before_ + seconds;
+    test_ = event->test;
+    test_step_ = event->step;
+    const auto write = [&](const std::string& split, const Metrics& metrics) {
+      metrics_->append(metrics_line(epoch, event->step, split, metrics, config_.objective.beta,
+                                    config_.train.lr, event->seconds));
+    };
+    write("train", event->train);
+    if (event->test) write("test", *event->test);
+  }
+  if (done() || epoch % options_.save_every == 0) save();
+  return event;
+}
+
+void TrainRun::save() {
+  if (saved_step_ == trainer_->step()) return;
+  write_safetensors(folder_.last(), trainer_->checkpoint());
+  made_->keep();
+  write_model(folder_.model(), *trainer_);
+  saved_step_ = trainer_->step();
+}
+
+TrainReport TrainRun::report(double seconds, bool interrupted) {
+  TrainReport report;
+  report.run = folder_.path;
+  report.device = device_->info().name;
+  report.exec = trainer_->program().exec();
+  report.epochs = trainer_->epoch();
+  report.steps = trainer_->step();
+  report.seconds = seconds;
+  report.samples_per_second = seconds > 0 ? static_cast<double>(samples_) / seconds : 0.0;
+  report.interrupted = interrupted;
+  report.train = trainer_->epoch_metrics();
+  if (diverged_) return report;
+  if (test_ && test_step_ == trainer_->step())
+    report.test = test_;
+  else if (!interrupted)  // a run resumed at its end still reports where it stands
+    report.test = trainer_->evaluate_test();
+  return report;
+}
+
+void TrainRun::finish() {
+  write_model(folder_.model(), *trainer_);
+  LoadedRun finished(folder_.path, *device_);
+  write_pictures(finished, *dataset_, folder_);
+  made_->keep();
+}
+
+Trained train_side_by_side(std::span<TrainRun* const> runs, const TrainRunOptions& options) {
+  Trained trained;
+  Clock::time_point shown = Clock::now();
+  std::int64_t steps_before = 0;
+  for (const TrainRun* run : runs) steps_before += run->trainer().step();
+
+  // What one run does; where it diverges, the others go on.
+  const auto attempt = [&](TrainRun& run, auto&& part) {
+    try {
+      part();
+    } catch (const Error& error) {
+      if (error.status() != Status::diverged) throw;
+      run.diverge(error);
+      if (runs.size() > 1 && options.on_message) {
+        options.on_message(fmt::format("seed {} diverged, the others go on: {}",
+                                       run.config().train.seed, error.what()));
+      }
+    }
+  };
+  const auto progress = [&](std::span<TrainRun* const> group, double seconds) {
+    if (!options.on_progress || seconds_since(shown) <= 0.1) return;
+    shown = Clock::now();
+    TrainProgress now;
+    std::vector<Metrics> train;
+    std::int64_t done = -steps_before;
+    std::int64_t left = 0;
+    std::int64_t samples = 0;
+    for (const TrainRun* run : runs) {
+      done += run->trainer().step();
+      samples += run->samples();
+      if (!run->diverged()) left += run->total_steps() - run->trainer().step();
+    }
+    for (const TrainRun* run : group) {
+      if (run->diverged() || run->trainer().epoch_metrics().n == 0) continue;
+      train.push_back(run->trainer().epoch_metrics());
+      if (train.size() > 1) continue;
+      now.step = run->trainer().step();
+      now.steps = run->total_steps();
+      now.epochs = run->config().train.epochs;
+      now.epoch = (now.step - 1) / run->trainer().steps_per_epoch() + 1;
+    }
+    if (train.empty()) return;
+    now.train = spread_of(train).mean;
+    now.samples_per_second = static_cast<double>(samples) / std::max(seconds, 1e-9);
+    now.seconds_left =
+        seconds / static_cast<double>(std::max<std::int64_t>(done, 1)) * static_cast<double>(left);
+    options.on_progress(now);
+  };
+
+  while (!trained.interrupted) {
+    // Those that are behind catch up first, so that all meet at the ends of epochs.
+    std::vector<TrainRun*> group;
+    for (TrainRun* run : runs) {
+      if (run->diverged() || run->done()) continue;
+      if (!group.empty() && run->trainer().epoch() > group.front()->trainer().epoch()) continue;
+      if (!group.empty() && run->trainer().epoch() < group.front()->trainer().epoch()) {
+        group.clear();
+      }
+      group.push_back(run);
+    }
+    if (group.empty()) break;
+
+    const Clock::time_point start = Clock::now();
+    for (TrainRun* run : group) attempt(*run, [&] { run->launch(); });
+    std::vector<TrainRun*> in_flight = group;
+    while (!in_flight.empty()) {
+      std::vector<TrainRun*> next;
+      for (TrainRun* run : in_flight) {
+        if (run->diverged()) continue;
+        attempt(*run, [&] { run->collect(); });
+        if (run->diverged()) continue;
+        progress(group, trained.seconds + seconds_since(start));
+        if (options.stop && !trained.interrupted && !run->done()) {
+          trained.interrupted = options.stop();
+        }
+        if (run->at_epoch_end() || trained.interrupted) continue;
+        attempt(*run, [&] { run->launch(); });
+        next.push_back(run);
+      }
+      in_flight = std::move(next);
+    }
+    trained.seconds += seconds_since(start);
+
+    std::vector<EvaluationEvent> events;
+    for (TrainRun* run : group) {
+      if (run->diverged()) continue;
+      attempt(*run, [&] {
+        if (run->at_epoch_end()) {
+          if (const auto event = run->end_epoch(trained.seconds)) events.push_back(*event);
+        }
+        if (trained.interrupted) run->save();
+      });
+    }
+    if (!events.empty() && options.on_evaluation) options.on_evaluation(combined(events));
+  }
+  return trained;
+}
+
+void write_model(const fs::path& path, const Trainer& trainer) {
+  write_safetensors(path, model_file(trainer.model(), trainer.weights()));
+}
+
+TrainReport train_run(const Config& config, const TrainRunOptions& options) {
+  validate(config);
+  check_options(options);
+  TrainRun run(config, options, choose_folder(config, options));
+  run.open(open_workplace(config, options, 1));
+  announce(run, options, run.folder().path);
+  run.start();
+  const std::array<TrainRun*, 1> all{&run};
+  const Trained trained = train_side_by_side(all, options);
+  if (run.diverged()) throw Error(*run.diverged());
+  TrainReport report = run.report(trained.seconds, trained.interrupted);
+  // At once where it is interrupted: evaluation and pictures can take long.
+  if (!report.interrupted) run.finish();
+  return report;
 }
 
 }  // namespace cuvae

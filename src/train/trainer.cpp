@@ -7,6 +7,7 @@
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "base/text.h"
 #include "cuvae/error.h"
@@ -168,7 +169,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   if (batch_ > rows) {
     throw Error(Status::usage,
                 "a batch of " + format_count(batch_) + " from " + format_count(rows) + " samples",
-                "train.batch_size", "choose at most " + format_count(rows));
+                "--batch-size, train.batch_size", "choose at most " + format_count(rows));
   }
   last_rows_ = config.train.drop_last ? 0 : rows % batch_;
   steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);
@@ -204,6 +205,11 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
         model_.training_graph(training_spec(config_, rows, batch, *source_, steps)), *store_,
         compile_options);
   };
+  const bool resident = options_.stream_rows <= 0;
+  if (resident) static_cast<void>(store_->share(store_name::data, split.images));
+  const bool tested = dataset_->test && dataset_->test->size() > 0;
+  const std::string test_data = tested ? store_name::eval_data(dataset_->test->size()) : "";
+  if (tested) static_cast<void>(store_->share(test_data, dataset_->test->images));
   program_ = compile(batch_, options_.compile.steps);
   if (steps > 1) single_ = compile(batch_, 1);
   if (last_rows_ > 0) last_ = compile(last_rows_, 1);
@@ -225,9 +231,14 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   const std::array<std::int64_t, 1> commit{1};
   store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(commit)));
 
-  if (dataset_->test && dataset_->test->size() > 0) {
+  if (resident) {
+    bound_ = split.images;
+    store_->bind(store_name::data, bound_);
+  }
+  if (tested) {
     test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
                                         options_.compile);
+    store_->bind(test_data, dataset_->test->images);
   }
 }
 
@@ -254,6 +265,7 @@ Trainer::WarmUp Trainer::warm_up() {
     const std::array<std::int64_t, 1> flag{value};
     store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(flag)));
   };
+  require_collected();
   WarmUp times;
   const std::int64_t step = step_;
   step_ -= step_ % steps_per_epoch_;  // the epoch's start: every program has its rows there
@@ -286,44 +298,70 @@ Trainer::WarmUp Trainer::warm_up() {
 }
 
 std::vector<StepResult> Trainer::run(std::int64_t steps) {
-  const std::int64_t epoch = step_ / steps_per_epoch_;
-  const std::int64_t epoch_end = (epoch + 1) * steps_per_epoch_;
-  const std::int64_t full_end = epoch_end - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t epoch_end = (epoch() + 1) * steps_per_epoch_;
   const std::int64_t end = step_ + std::clamp<std::int64_t>(steps, 0, epoch_end - step_);
-  if (step_ < end && step_ % steps_per_epoch_ == 0) sums_ = {};
   std::vector<StepResult> results;
   while (step_ < end) {
-    const std::int64_t left = std::min(end, full_end) - step_;
-    Program& program = left <= 0                               ? *last_
-                       : left >= program_->steps() || !single_ ? *program_
-                                                               : *single_;
-    const std::int64_t batch = left <= 0 ? last_rows_ : batch_;
-    prepare(batch * program.steps());
-    program.run();
-    const Tensor loss = program.read_steps("loss");                      // [steps]
-    const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
-    const Tensor kl = program.read_steps("kl");                          // [steps]
-    const int done = program.steps_done();
-    for (int s = 0; s < done; ++s) {
-      const StepResult result{.step = step_,
-                              .epoch = epoch,
-                              .n = batch,
-                              .loss = loss.item(s),
-                              .reconstruction = reconstruction.item(s),
-                              .kl = kl.item(s)};
-      if (!std::isfinite(result.loss)) {
-        diverged(fmt::format("the loss is not finite at step {} (epoch {})",
-                             format_count(step_ + 1), epoch + 1));
-      }
-      const auto n = static_cast<double>(batch);
-      sums_.n += batch;
-      sums_.loss += n * result.loss;
-      sums_.reconstruction += n * result.reconstruction;
-      sums_.kl += n * result.kl;
-      results.push_back(result);
-      ++step_;
+    launch(end - step_);
+    const auto launched = static_cast<std::size_t>(launched_->steps());
+    const std::vector<StepResult> done = collect();
+    results.insert(results.end(), done.begin(), done.end());
+    if (done.size() < launched) break;  // it was stopped
+  }
+  return results;
+}
+
+void Trainer::require_collected() const {
+  if (launched_ == nullptr) return;
+  throw Error(Status::usage, "a run was launched and not collected", "trainer",
+              "call collect() first");
+}
+
+void Trainer::launch(std::int64_t steps) {
+  require_collected();
+  const std::int64_t epoch_end = (epoch() + 1) * steps_per_epoch_;
+  const std::int64_t full_end = epoch_end - (last_rows_ > 0 ? 1 : 0);
+  const std::int64_t end = step_ + std::clamp<std::int64_t>(steps, 0, epoch_end - step_);
+  if (step_ >= end) return;
+  const std::int64_t left = std::min(end, full_end) - step_;
+  Program& program = left <= 0                               ? *last_
+                     : left >= program_->steps() || !single_ ? *program_
+                                                             : *single_;
+  launched_rows_ = left <= 0 ? last_rows_ : batch_;
+  prepare(launched_rows_ * program.steps());
+  program.run();
+  launched_ = &program;
+}
+
+std::vector<StepResult> Trainer::collect() {
+  std::vector<StepResult> results;
+  if (launched_ == nullptr) return results;
+  const Program& program = *std::exchange(launched_, nullptr);
+  const std::int64_t batch = launched_rows_;
+  const std::int64_t epoch = step_ / steps_per_epoch_;
+  const Tensor loss = program.read_steps("loss");                      // [steps]
+  const Tensor reconstruction = program.read_steps("reconstruction");  // [steps]
+  const Tensor kl = program.read_steps("kl");                          // [steps]
+  const int done = program.steps_done();
+  for (int s = 0; s < done; ++s) {
+    const StepResult result{.step = step_,
+                            .epoch = epoch,
+                            .n = batch,
+                            .loss = loss.item(s),
+                            .reconstruction = reconstruction.item(s),
+                            .kl = kl.item(s)};
+    if (!std::isfinite(result.loss)) {
+      diverged(fmt::format("the loss is not finite at step {} (epoch {})", format_count(step_ + 1),
+                           epoch + 1));
     }
-    if (done < program.steps()) break;  // it was stopped
+    if (step_ % steps_per_epoch_ == 0) sums_ = {};
+    const auto n = static_cast<double>(batch);
+    sums_.n += batch;
+    sums_.loss += n * result.loss;
+    sums_.reconstruction += n * result.reconstruction;
+    sums_.kl += n * result.kl;
+    results.push_back(result);
+    ++step_;
   }
   return results;
 }
@@ -340,6 +378,7 @@ void Trainer::require_finite_state(const std::vector<NamedTensor>& tensors) cons
 }
 
 std::vector<NamedTensor> Trainer::weights() const {
+  require_collected();
   std::vector<NamedTensor> tensors = model_.save(*store_);
   require_finite_state(tensors);
   return tensors;
@@ -364,6 +403,15 @@ std::string Trainer::execution() const {
   return text;
 }
 
+std::int64_t Trainer::memory_bytes() const {
+  std::int64_t bytes = program_->arena_bytes();
+  if (single_) bytes += single_->arena_bytes();
+  if (last_) bytes += last_->arena_bytes();
+  if (test_) bytes += test_->arena_bytes();
+  const auto real = static_cast<std::int64_t>(size_of(device_.info().real));
+  return bytes + 3 * real * model_.parameter_count();
+}
+
 Metrics Trainer::epoch_metrics() const {
   Metrics metrics;
   metrics.n = sums_.n;
@@ -377,6 +425,7 @@ Metrics Trainer::epoch_metrics() const {
 }
 
 std::optional<Metrics> Trainer::evaluate_test() {
+  require_collected();
   if (!test_) return std::nullopt;
   try {
     return test_->metrics(config_.objective.beta);
@@ -387,6 +436,7 @@ std::optional<Metrics> Trainer::evaluate_test() {
 }
 
 TensorFile Trainer::checkpoint() const {
+  require_collected();
   TensorFile file;
   for (const std::string_view prefix : {std::string_view(), m_prefix, v_prefix}) {
     for (NamedTensor& named : model_.save(*store_, prefix)) {
@@ -411,6 +461,7 @@ TensorFile Trainer::checkpoint() const {
 }
 
 void Trainer::restore(const TensorFile& file, std::string_view where) {
+  require_collected();
   const Metadata metadata(file, where);
   if (metadata.text(checkpoint_format) != "1") metadata.refuse("has an unknown format");
   const std::int64_t step = metadata.integer("step");

@@ -358,6 +358,29 @@ TEST_F(BenchTest, TheTableGrowsAtItsEnd) {
   }
 }
 
+TEST_F(BenchTest, ReplicasBesideOne) {
+  const auto data = test::blob_dataset(500, 10, 8);
+  Config config;
+  config.train.batch_size = 50;
+  const BenchReport report =
+      bench(config, data, *device_,
+            {.suite = "replicas", .repeats = 2, .steps = 13, .replicas = 3});  // across an epoch
+  const Json rows = Json::parse(bench_json(report)).at("results");
+  ASSERT_EQ(rows.size(), 3U);
+  const std::vector<int> counts = {1, 2, 3};
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(rows[i].at("replicas"), counts[i]);
+    EXPECT_EQ(rows[i].at("steps"), 13);
+    EXPECT_EQ(rows[i].at("exec"), "eager");
+    EXPECT_NEAR(rows[i].at("ratio").get<double>(),
+                rows[i].at("samples_per_second").get<double>() /
+                    rows[0].at("samples_per_second").get<double>(),
+                1e-9);
+  }
+  EXPECT_EQ(rows[0].at("ratio"), 1.0);
+  EXPECT_NE(bench_table(report).find("3 replicas of batch 50"), std::string::npos);
+}
+
 TEST_F(BenchTest, TheStepSuiteTakesTheBatchesThatFit) {
   const auto data = test::blob_dataset(1100, 10, 8);
   const Json json = Json::parse(

@@ -22,6 +22,14 @@ out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 
 failures=0
+# The line that tells whether a kernel came to the mutated place.
+told() {
+  local wanted="cuvae-simt: mutation $1: $2"
+  grep -qF -- "$wanted" "$out" || {  # within a line, where standard output is flushed later
+    echo "not told: '$wanted'; the output ends with: $(tail -n 2 "$out")"
+    failures=$((failures + 1))
+  }
+}
 try() {
   local mutation=$1 status=0
   CUVAE_SIMT_MUTATION=$mutation "${@:2}" >"$out" 2>&1 || status=$?
@@ -34,6 +42,7 @@ try() {
     echo "$mutation: NOT NOTICED: status $status: $last"
     failures=$((failures + 1))
   fi
+  told "$mutation" made
 }
 
 gemm=kernels/gemm.cuh
@@ -47,6 +56,16 @@ try "skip_shuffle@$(place $reduction '__shfl_xor_sync')" "$@"
 try "shift_thread" "$@"
 try "shift_block" "$@"
 try "drop_event" "$@" --streams 3 --exec eager
+
+# Where no kernel comes by, nothing is changed, and it is said.
+status=0
+nowhere=skip_barrier@$gemm:1
+CUVAE_SIMT_MUTATION=$nowhere "$@" >"$out" 2>&1 || status=$?
+[[ $status == 0 ]] || {
+  echo "a mutation that no kernel comes to: status $status"
+  failures=$((failures + 1))
+}
+told "$nowhere" "no kernel came to such a place, nothing was changed"
 
 status=0
 CUVAE_SIMT_MUTATION=skip_everything "$@" >"$out" 2>&1 || status=$?

@@ -171,6 +171,25 @@ TEST_F(Commands, EnvironmentSetsKeys) {
   EXPECT_EQ(Json::parse(result.out).at("epochs"), 1);
 }
 
+TEST_F(Commands, WhatHasNoEffectIsSaid) {
+  const ProcessResult result =
+      in_folder({"train", "small.toml", "--out", "run", "--epochs", "1", "--streams", "3"},
+                {.environment = {{"CUVAE_EPOCHS", "9"}, {"CUVAE_SEED", ""}}});
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(result.err,
+                  "cuvae: warning: `CUVAE_EPOCHS` has no effect (environment): did you mean "
+                  "`CUVAE_TRAIN_EPOCHS`?\n");
+  EXPECT_EQ(lines_with(result.err, "warning"), 1) << result.err;
+  EXPECT_EQ(lines_with(result.err, "--streams is without effect"), 1) << result.err;
+  // Why it is not on a GPU.
+  if (result.err.find("device cpu: ") != std::string::npos) {
+    EXPECT_EQ(lines_with(result.err, "(no GPU: "), 1) << result.err;
+  }
+  const ProcessResult quiet = in_folder({"train", "small.toml", "--out", "run2", "--quiet"},
+                                        {.environment = {{"CUVAE_EPOCHS", "9"}}});
+  EXPECT_EQ(quiet.err, "");
+}
+
 TEST_F(Commands, TrainRefusesWhatCannotWork) {
   expect_refused(train("run", {"--batch-size", "257"}), 2, "batch");
   expect_refused(train("run", {"--data", "nowhere"}), 3, "nowhere");
@@ -219,6 +238,53 @@ TEST_F(Commands, TheSecondInterruptEndsAtOnce) {
   EXPECT_EQ(result.status, 130);
   EXPECT_EQ(result.err.find("a checkpoint is written"), std::string::npos) << result.err;
   EXPECT_EQ(file_bytes(folder_ / "run/model.safetensors"), before);
+}
+
+TEST_F(Commands, TwoQuickInterruptsCountAsOne) {
+  ASSERT_EQ(train("run").status, 0);
+  // A pipe that nobody reads holds the program; once it is read, the program goes on.
+  const std::string pipe = (folder_ / "run/env.json").string();
+  fs::remove(pipe);
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "--resume", "--out", "run", "--epochs", "100000000"}, options);
+  ASSERT_TRUE(process.wait_for("run folder"));
+  const std::string said =
+      "cuvae: interrupted: ends after the steps under way with a checkpoint; once more ends at "
+      "once\n";
+  process.signal(SIGINT);
+  ASSERT_TRUE(process.wait_for(said));
+  process.signal(SIGTERM);  // meant once, as schedulers send them
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(process.running()) << process.wait().err;
+  std::ifstream reader(pipe);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130);
+  expect_contains(result.err, "interrupted, a checkpoint is written (run)");
+  EXPECT_EQ(result.err.find(said), result.err.rfind(said)) << result.err;
+}
+
+TEST_F(Commands, AnInterruptedRunHasACheckpointButNoLastEvaluationAndNoPictures) {
+  ProcessOptions options;
+  options.folder = folder_.path().string();
+  Process process({"train", "small.toml", "--out", "run", "--epochs", "100000000", "--eval-every",
+                   "100000000", "--save-every", "100000000", "--json"},
+                  options);
+  ASSERT_TRUE(process.wait_for("run folder"));
+  process.signal(SIGTERM);
+  const ProcessResult result = process.wait();
+  EXPECT_EQ(result.status, 130) << result.err;
+  const Json json = Json::parse(result.out);
+  EXPECT_EQ(json.at("interrupted"), true);
+  EXPECT_GT(json.at("steps").get<int>(), 0);
+  EXPECT_TRUE(json.at("test").is_null());
+  EXPECT_EQ(file_bytes(folder_ / "run/metrics.jsonl"), "");
+  EXPECT_TRUE(fs::exists(folder_ / "run/checkpoints/last.safetensors"));
+  EXPECT_TRUE(fs::exists(folder_ / "run/model.safetensors"));
+  for (const char* picture : {"samples.png", "reconstructions.png"}) {
+    EXPECT_FALSE(fs::exists(folder_.path() / "run" / picture)) << picture;
+  }
 }
 
 TEST_F(Commands, ProgressIsDrawnOnATerminalOnly) {

@@ -62,6 +62,12 @@ TEST(Progress, EvaluationIsOneLine) {
   EXPECT_EQ(render_evaluation(event),
             "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  "
             "test 111.50 = 87.00 + kl 24.50  (2.50 s in all)");
+  event.replicas = 8;
+  event.train_sd = 0.25;
+  event.test_sd = 0.5;
+  EXPECT_EQ(render_evaluation(event),
+            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12 (+- 0.25)  "
+            "test 111.50 = 87.00 + kl 24.50 (+- 0.50)  mean of 8  (2.50 s in all)");
 }
 
 }  // namespace

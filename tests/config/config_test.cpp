@@ -1,4 +1,5 @@
 #include "cuvae/config.h"
+#include "config/keys.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -242,6 +243,7 @@ const Row rows[] = {
     {"run.exec", "\"eager\"", nullptr},
     {"run.exec", "\"graph\"", nullptr},
     {"run.exec", "\"persistent\"", nullptr},
+    {"run.exec", "\"fused\"", "use \"auto\", \"eager\", \"graph\" or \"persistent\""},
     {"run.threads", "3", nullptr},
     {"run.threads", "-1", range},
     {"run.threads", "1000000000000000000", range},
@@ -496,8 +498,7 @@ TEST(Config, AFlagMendsAFile) {
                            "[train]\nlr = -1.0\n"
                            "[model]\nlikelihood = { sigma = \"global\" }\n");
   expect_contains(refusal([&] { (void)load_config(sources); }), "c.toml:");
-  sources.overrides = {{"train.lr", "0.1", "--lr"},
-                       {"model.likelihood.sigma", "2", "--set"}};
+  sources.overrides = {{"train.lr", "0.1", "--lr"}, {"model.likelihood.sigma", "2", "--set"}};
   EXPECT_EQ(load_config(sources).model.likelihood.sigma, 2.0);
 }
 
@@ -544,6 +545,32 @@ TEST(Config, MistypedVariablesAreErrors) {
     const std::string message = refusal([&] { (void)load(); });
     expect_contains(message, std::string("unknown variable `") + name + "` (environment): ");
     expect_contains(message, mend);
+  }
+}
+
+TEST(Config, VariablesThatWereProbablyMeant) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"CUVAE_EPOCHS", "CUVAE_TRAIN_EPOCHS"},
+      {"CUVAE_LR", "CUVAE_TRAIN_LR"},
+      {"CUVAE_SEED", "CUVAE_TRAIN_SEED"},
+      {"CUVAE_BATCHSIZE", "CUVAE_TRAIN_BATCH_SIZE"},
+      {"CUVAE_DEVCE", "CUVAE_DEVICE"},
+      {"CUVAE_THREAD", "CUVAE_THREADS"},
+      {"CUVAE_TRIAN_LR", "CUVAE_TRAIN_LR"},
+      {"CUVAE_TRAIN_LRR", ""},  // an error of its own
+      {"CUVAE_DEVICE", ""},
+      {"CUVAE_THREADS", ""},
+      {"CUVAE_TRAIN_LR", ""},
+      {"CUVAE_NAME", ""},
+      {"CUVAE_SIMT_SEED", ""},
+      {"CUVAE_PEERS_PYTHON", ""},
+      {"CUVAE_CUDA_PATH", ""},
+      {"CUVAE_NO_INSTALL", ""},
+      {"CUVAE_XYZZY_QUUX", ""},
+      {"EPOCHS", ""},
+  };
+  for (const auto& [variable, meant] : cases) {
+    EXPECT_EQ(config::variable_meant_by(variable), meant) << variable;
   }
 }
 

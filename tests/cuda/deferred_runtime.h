@@ -174,7 +174,7 @@ class DeferredRuntime : public Runtime {
     }
     if (to->capture != nullptr) return misused;  // waits for what is outside the capture
     const std::uint64_t version = event->recorded;
-    if (version > 0) to->queue.push_back({[] {}, {}, event, version, nullptr, 0});
+    if (version > 0) to->queue.push_back({[] {}, {}, event, version, nullptr, 0, nullptr});
     return 0;
   }
   Code do_release_stream(Raw stream) noexcept override {
@@ -198,7 +198,7 @@ class DeferredRuntime : public Runtime {
       return 0;
     }
     event->capture = nullptr;
-    from->queue.push_back({[] {}, {}, nullptr, 0, event, ++event->recorded});
+    from->queue.push_back({[] {}, {}, nullptr, 0, event, ++event->recorded, nullptr});
     return 0;
   }
   Code do_synchronize_event(Raw raw) override {
@@ -251,7 +251,10 @@ class DeferredRuntime : public Runtime {
   }
   Code do_launch_graph(Raw executable, Raw stream) override {
     auto* const work = static_cast<Work*>(executable);
-    return put(stream, work->touched(), [this, work] { replay(*work); });
+    auto* const queue = &static_cast<FakeStream*>(stream)->queue;
+    const Code code = put(stream, work->touched(), [this, work] { replay(*work); });
+    if (!queue->empty()) queue->back().replays = work;
+    return code;
   }
   Code do_release_graph(Raw graph) noexcept override {
     delete static_cast<Work*>(graph);
@@ -259,7 +262,10 @@ class DeferredRuntime : public Runtime {
     return 0;
   }
   Code do_release_executable(Raw executable) noexcept override {
-    if (!idle()) violations->emplace_back("a graph given back while work was waiting");
+    for (const auto& stream : streams_)
+      for (const Task& task : stream->queue)
+        if (task.replays == executable)
+          violations->emplace_back("a graph given back while its run was waiting");
     return do_release_graph(executable);
   }
 
@@ -343,6 +349,7 @@ class DeferredRuntime : public Runtime {
     std::uint64_t waits_version = 0;
     FakeEvent* records = nullptr;
     std::uint64_t records_version = 0;
+    const void* replays = nullptr;  // a graph
   };
   struct FakeStream {
     std::deque<Task> queue;
@@ -358,7 +365,8 @@ class DeferredRuntime : public Runtime {
       stream->last = {stream->capture->nodes.size() - 1};
       return 0;
     }
-    stream->queue.push_back({std::forward<F>(task), std::move(touches), nullptr, 0, nullptr, 0});
+    stream->queue.push_back(
+        {std::forward<F>(task), std::move(touches), nullptr, 0, nullptr, 0, nullptr});
     return 0;
   }
 

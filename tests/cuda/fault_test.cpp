@@ -79,7 +79,7 @@ class Training {
       EXPECT_EQ(live.device_allocations, 0U);
       EXPECT_EQ(live.graphs, 0U);
       EXPECT_EQ(live.executables, 0U);
-      EXPECT_EQ(live.host_allocations, 2U);  // the device's own
+      EXPECT_EQ(live.host_allocations, 0U);
       EXPECT_EQ(runner_->failed_releases(), 0);
     }
     device_.reset();

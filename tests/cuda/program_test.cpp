@@ -110,14 +110,19 @@ TEST(CudaDevice, TimesByItsOwnClock) {
   const auto program = gpu.device->compile(model.graph, *store, {});
   fill(*store, model.graph);
   show_step(*store, 0, 1);
-  const std::unique_ptr<DeviceTimer> timer = gpu.device->make_timer();
+  const std::unique_ptr<DeviceTimer> timer = gpu.device->make_timer(*store);
   ASSERT_TRUE(timer);
   for (int i = 0; i < 2; ++i) {
     timer->start();
     program->run();
     EXPECT_GT(timer->stop(), 0);
   }
-  EXPECT_FALSE(make_cpu_device({.threads = 1})->make_timer());
+  const auto cpu = make_cpu_device({.threads = 1});
+  EXPECT_FALSE(cpu->make_timer(*cpu->make_store()));
+  // The clock is of the store's device.
+  EXPECT_TRUE(
+      has(error_of(Status::usage, [&] { static_cast<void>(Gpu().device->make_timer(*store)); }),
+          "a store of another device"));
 }
 
 TEST(CudaProgram, KeepsWhatItIsAskedToKeep) {

@@ -307,12 +307,13 @@ TEST(SimtPersistentRun, ABlockThatWaitsInVainEndsTheLaunch) {
   Case c;
   const auto runtime = [&](int variant) { return simt::make_simt_runtime(chip(c, variant)); };
   for (const int variant : {0, 1}) {
-    const auto context = std::make_shared<cuda::Context>(runtime(variant), 0, true);
+    const auto context =
+        std::make_shared<cuda::Context>(std::make_shared<cuda::Gpu>(runtime(variant), 0, true));
     cuda::CudaStore store(context);
     const Subject s = subject(c);
     start(store, s.graph, c);
     cuda::PersistentChoice choice = cuda::choose_persistent(
-        s.graph, *context, gpu_on_simt::kernel_table(), cuda::Precision::tf32);
+        s.graph, *context->device(), gpu_on_simt::kernel_table(), cuda::Precision::tf32);
     ASSERT_EQ(choice.reason, "");
     const auto program = cuda::make_persistent_program(
         std::move(choice), store, gpu_on_simt::kernel_table(), {.steps = c.steps, .spins = 2});

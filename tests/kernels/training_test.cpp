@@ -7,8 +7,10 @@
 
 #include "cpu/cpu_device.h"
 #include "cuda/training_case.h"
+#include "cuvae/trainer.h"
 #include "kernels/simt_backends.h"
 #include "simt/sanitizer.h"
+#include "support/synthetic.h"
 
 namespace cuvae::testing {
 namespace {
@@ -129,6 +131,61 @@ TEST(SimtTraining, SmallModelUnfusedAndInEveryPrecision) {
       const double loss = fused.tensors[0].second.item();
       EXPECT_NEAR(outcome.tensors[0].second.item() / loss, 1, limit);
     }
+}
+
+std::string state_of(const Trainer& trainer) {
+  std::string bytes;
+  for (const NamedTensor& named : trainer.checkpoint().tensors) {
+    const auto content = named.tensor.bytes();
+    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
+  }
+  return bytes;
+}
+
+// Two seeds on one GPU whose streams do their work as late and mixed as is legal, and threads in
+// greedy order: the bits of each alone on an obedient one.
+TEST(SimtTraining, ReplicasSideBySideAreTheSingleRuns) {
+  Config config;
+  config.model.encoder.layers = {{.out = 16, .activation = "relu"}};
+  config.model.decoder.layers = {{.out = 16, .activation = "relu"}};
+  config.model.latent.size = 4;
+  config.train.batch_size = 8;
+  const auto data = test::blob_dataset(24, 8, 4);
+  for (const char* exec : {"graph", "persistent", "eager"}) {
+    if (simt::with_tsan && exec == std::string("eager")) continue;
+    SCOPED_TRACE(exec);
+    TrainerOptions options;
+    options.compile.exec = exec;
+    options.compile.steps = 2;
+    options.compile.streams = 2;
+    std::vector<std::string> wanted;
+    for (const std::int64_t seed : {3, 4}) {
+      config.train.seed = seed;
+      const auto device = make_simt_device(simt_variant(0));
+      Trainer trainer(config, data, *device, options);
+      EXPECT_EQ(trainer.program().exec(), exec);
+      trainer.run(3);
+      wanted.push_back(state_of(trainer));
+    }
+    EXPECT_NE(wanted[0], wanted[1]);
+    simt::SimtOptions late;
+    late.streams = simt::StreamOrder::deferred;
+    late.order = simt::Order::greedy;
+    for (const std::uint64_t choice : {5, 6}) {
+      late.seed = choice;
+      const auto device = make_simt_device(late);
+      std::vector<std::unique_ptr<Trainer>> trainers;
+      for (const std::int64_t seed : {3, 4}) {
+        config.train.seed = seed;
+        trainers.push_back(std::make_unique<Trainer>(config, data, *device, options));
+      }
+      while (trainers[0]->step() < 3) {
+        for (auto& trainer : trainers) trainer->launch(3 - trainer->step());
+        for (auto& trainer : trainers) EXPECT_FALSE(trainer->collect().empty());
+      }
+      for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(state_of(*trainers[i]) == wanted[i]) << i;
+    }
+  }
 }
 
 }  // namespace

@@ -228,6 +228,28 @@ TEST_F(Environment, MistypedOptions) {
   }
 }
 
+TEST_F(Environment, UnknownVariables) {
+  for (const char* name : {"CUVAE_SIMT_ORDRE", "CUVAE_SIMT_", "CUVAE_SIMT_ORDER_"}) {
+    for (const char* value : {"greedy", ""}) {
+      setenv(name, value, 1);
+      try {
+        static_cast<void>(options_of_environment());
+        ADD_FAILURE() << name;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.status(), Status::usage);
+        EXPECT_NE(std::string(e.what()).find("unknown variable of the runner (" +
+                                             std::string(name) + "): there are CUVAE_SIMT_CHIP "),
+                  std::string::npos)
+            << e.what();
+        EXPECT_NE(std::string(e.what()).find(" CUVAE_SIMT_MUTATION"), std::string::npos);
+      }
+      unsetenv(name);
+    }
+  }
+  set("CUVAE_SIMTORDER", "greedy");  // somebody else's
+  EXPECT_EQ(options_of_environment().order, Order::sequential);
+}
+
 // Not held to anything: machines differ.
 TEST(Speed, IsPrinted) {
   if (with_asan || with_tsan) GTEST_SKIP() << "sanitizers are slow, and say nothing about speed";

@@ -1,0 +1,106 @@
+#pragma once
+// A training with its files, in the parts that one run and several side by side have in common.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "cuvae/error.h"
+#include "cuvae/run.h"
+#include "io/file.h"
+#include "train/fresh_folder.h"
+#include "train/run_folder.h"
+
+namespace cuvae {
+
+// Error(usage) for options that make no sense, whatever is trained.
+void check_options(const TrainRunOptions& options);
+
+// What runs have in common.
+struct Workplace {
+  std::shared_ptr<Device> device;
+  std::shared_ptr<const Dataset> dataset;
+  TrainerOptions trainer;
+};
+[[nodiscard]] Workplace open_workplace(const Config& config, const TrainRunOptions& options,
+                                       std::int64_t replicas);
+
+// What a training tells before it begins, over the folder `path`; `more` is a line of its own.
+class TrainRun;
+void announce(const TrainRun& run, const TrainRunOptions& options,
+              const std::filesystem::path& path, const std::string& more = {});
+
+// One run: the trainer and its folder. Parts are called in the order in which they stand here.
+class TrainRun {
+ public:
+  // Options without callbacks. To resume, reads the checkpoint.
+  TrainRun(const Config& config, const TrainRunOptions& options, std::filesystem::path folder);
+  void open(const Workplace& workplace);
+  // Makes or opens the folder's files.
+  void start();
+
+  // The program's next run.
+  void launch();
+  void collect();
+  // At the end of an epoch: the evaluation and the checkpoint, as far as they are due.
+  [[nodiscard]] std::optional<EvaluationEvent> end_epoch(double seconds);
+  // The checkpoint, unless it is written already.
+  void save();
+
+  // Where it stands; evaluates the test split where that was not done.
+  [[nodiscard]] TrainReport report(double seconds, bool interrupted);
+  // The final weights and the pictures.
+  void finish();
+
+  void diverge(const Error& error) { diverged_ = error; }
+  [[nodiscard]] const std::optional<Error>& diverged() const noexcept { return diverged_; }
+  [[nodiscard]] std::int64_t samples() const noexcept { return samples_; }
+  [[nodiscard]] const Config& config() const noexcept { return config_; }
+  [[nodiscard]] const RunFolder& folder() const noexcept { return folder_; }
+  [[nodiscard]] const Trainer& trainer() const noexcept { return *trainer_; }
+  [[nodiscard]] const Dataset& dataset() const noexcept { return *dataset_; }
+  [[nodiscard]] std::int64_t total_steps() const {
+    return config_.train.epochs * trainer_->steps_per_epoch();
+  }
+  [[nodiscard]] bool done() const { return trainer_->step() >= total_steps(); }
+  [[nodiscard]] bool at_epoch_end() const {
+    return trainer_->step() % trainer_->steps_per_epoch() == 0;
+  }
+  // The difference to how the checkpoint was made; empty: none.
+  [[nodiscard]] const std::string& note() const noexcept { return note_; }
+  // Null before start().
+  [[nodiscard]] FreshFolder* made() noexcept { return made_ ? &*made_ : nullptr; }
+
+ private:
+  Config config_;
+  TrainRunOptions options_;
+  RunFolder folder_;
+  TensorFile checkpoint_;
+  std::shared_ptr<Device> device_;
+  std::shared_ptr<const Dataset> dataset_;
+  std::unique_ptr<Trainer> trainer_;
+  std::optional<FreshFolder> made_;
+  std::unique_ptr<JsonLines> metrics_;
+  std::string note_;
+  std::int64_t samples_ = 0;  // of this process
+  std::optional<Metrics> test_;
+  std::int64_t test_step_ = -1;
+  std::int64_t saved_step_ = -1;
+  double seconds_before_ = 0;  // of training, in the processes before a resume
+  std::optional<Error> diverged_;
+};
+
+struct Trained {
+  double seconds = 0;  // of training steps alone
+  bool interrupted = false;
+};
+// Trains all runs to their end, or until options.stop(), with options' callbacks. Within an epoch
+// every run's next steps are launched before another's are waited for; at its end all wait for
+// each other, so that evaluations and checkpoints take no time from anybody's steps. One that
+// diverges is left where it stands (TrainRun::diverged()), and the others go on.
+[[nodiscard]] Trained train_side_by_side(std::span<TrainRun* const> runs,
+                                         const TrainRunOptions& options);
+
+}  // namespace cuvae
