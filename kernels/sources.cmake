@@ -14,8 +14,10 @@ set(CUVAE_KERNEL_SOURCES
   linear_nll.cu
   linear_sample_kl.cu
   linear_wgrad_adam.cu
+  nll_with_grad.cu
   reduce.cu
   sample.cu
+  sample_kl.cu
   shape.cu
   table.cu)
 list(TRANSFORM CUVAE_KERNEL_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/kernels/")

@@ -238,6 +238,13 @@ class Table {
       add("gaussian_kl_grad", what, {row, x, x});
       add("bernoulli_nll", what, {x, target}, {}, m.d, true);
       add("bernoulli_nll_grad", what, {row, x, target});
+      add("sample_kl_grad", what, {x, x, x, x, real(Shape{m.b}, Fill::positive)});
+      const CaseInput heads = real(Shape{m.b, 2 * m.d});
+      add("sample_kl", what, {heads, clock()}, purpose, m.d);
+      add("sample_kl", what + "_keyed", {heads, clock(), indices(m.b, 100000)}, purpose, m.d);
+      for (const char* likelihood : {"bernoulli", "gaussian"})
+        add("nll_with_grad", what + "_" + likelihood, {x, target, row},
+            {{"likelihood", std::string(likelihood)}, {"sigma", 0.7}}, m.d);
       const Attrs sigma = {{"sigma", 0.3}};
       add("gaussian_nll", what, {x, target}, sigma, m.d, true);
       add("gaussian_nll_grad", what, {row, x, target}, sigma);
@@ -249,6 +256,8 @@ class Table {
     add("bernoulli_nll", "extreme", {logits, target}, {}, 40);
     add("bernoulli_nll_grad", "extreme", {real(Shape{7}), logits, target});
     add("gaussian_nll", "extreme", {logits, target}, {}, 40);
+    add("nll_with_grad", "extreme", {logits, target, real(Shape{7})},
+        {{"likelihood", std::string("bernoulli")}}, 40);
     // From about 88 on float's exp(logvar) is infinite, which bound_logvar keeps away; 80 and less.
     const CaseInput logvar = scaled(shape, 20);
     add("gaussian_kl", "wide", {real(shape), logvar}, {}, 40);
