@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cuvae/graph.h"
@@ -66,6 +69,22 @@ class Program {
   [[nodiscard]] virtual std::string dump_dot() const = 0;  // the plan as Graphviz
 };
 
+// Which algorithm each product of a library took, by the product ("4096x784x512 nt bias bf16"), in
+// the library's own terms: what has to be the same for results to be bitwise the same. Programs
+// look here before they choose, and write down what they chose.
+class Tuning {
+ public:
+  [[nodiscard]] std::optional<std::string> find(const std::string& product) const;
+  void set(const std::string& product, std::string algorithm);
+  [[nodiscard]] bool empty() const noexcept { return choices_.empty(); }
+  // "product = algorithm; ...", as a checkpoint keeps it, and back: Error(input) naming `where`.
+  [[nodiscard]] std::string str() const;
+  [[nodiscard]] static Tuning parse(std::string_view text, std::string_view where);
+
+ private:
+  std::map<std::string, std::string> choices_;
+};
+
 struct CompileOptions {
   int steps = 1;  // unrolled; a Trainer takes 0 for as many as suit the device
   int streams = 1;
@@ -74,6 +93,19 @@ struct CompileOptions {
   bool keep_all = false;
   std::string exec = "auto";       // auto | eager; with CUDA also graph | persistent
   std::string precision = "fp32";  // with CUDA also tf32 | bf16
+  // Algorithms of a library's products that are not in the record yet are timed on the device and
+  // the fastest is taken; else the library's own heuristic chooses.
+  bool autotune = false;
+  std::shared_ptr<Tuning> tuning = {};  // the record; null: one of this program's own
+};
+
+// What compile() would make of a graph: nothing of that size is allocated.
+struct PlanSummary {
+  std::int64_t arena_bytes = 0;
+  std::int64_t persistent_bytes = 0;
+  std::string table;
+  std::string dot;                                           // Graphviz
+  std::vector<std::pair<std::string, std::string>> library;  // nodes whose product a library does
 };
 
 struct DeviceInfo {
@@ -97,6 +129,7 @@ class Device {
   // The device and the store must outlive the program.
   [[nodiscard]] virtual std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                          const CompileOptions& options) = 0;
+  [[nodiscard]] virtual PlanSummary plan(const Graph& graph, const CompileOptions& options) = 0;
 };
 
 struct DeviceOptions {

@@ -23,6 +23,7 @@ struct Options {
   std::string eval_every = "1";
   std::string streams = "1";
   bool no_fuse = false;
+  bool autotune = false;
 };
 
 constexpr std::int64_t most_epochs = 1'000'000'000;
@@ -80,8 +81,9 @@ int train(const Options& options, const Output& output) {
     throw Error(Status::input, "there is no run to resume", run.out.string(),
                 "give the folder of an earlier `cuvae train`, or leave --resume out");
   }
-  const Config config =
+  Config config =
       options.config.load(options.resume ? run.out / "config.toml" : std::filesystem::path());
+  if (options.autotune) config.run.autotune = true;
 
   Progress progress(output);
   run.on_progress = [&](const TrainProgress& p) { progress.update(p); };
@@ -120,6 +122,9 @@ Command train_command() {
             flags.value("--eval-every", options->eval_every, "N", "epochs between evaluations");
             flags.value("--streams", options->streams, "N", "streams of a GPU's plan");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators");
+            flags.flag("--autotune", options->autotune,
+                       "time cuBLASLt's algorithms for wide layers on the GPU first; checkpoints "
+                       "keep the choice");
             return [options](const Output& output) { return train(*options, output); };
           }};
 }

@@ -168,6 +168,8 @@ std::vector<Key> make_keys() {
       choice("run.exec", CUVAE_FIELD(run.exec), {"auto", "eager", "graph", "persistent"},
              "how a step is launched; graph wants a GPU", {"auto", "eager", "graph"},
              needs_persistent),
+      boolean("run.autotune", CUVAE_FIELD(run.autotune),
+              "time a library's algorithms for wide products on the GPU, and keep the fastest"),
       integer("run.threads", CUVAE_FIELD(run.threads), 0, 1024, "0 = all cores"),
   };
 }

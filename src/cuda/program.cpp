@@ -124,9 +124,9 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     const Value value = find(name, step);
     const ValueInfo& info = graph()[value];
     if (const Value root = graph().root(value)) return store_.read(graph()[root].name);
-    Tensor copy(info.dtype, info.shape);
+    Tensor copy(plan_.stored(value), info.shape);
     fetch(value, step, copy.bytes());
-    return copy;
+    return copy.to(info.dtype);
   }
 
   [[nodiscard]] Tensor read_steps(std::string_view name) const override {
@@ -162,7 +162,11 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
                   "program");
     context_->enter();
     fresh_ = false;
-    context_->upload(address(step, value), tensor.bytes());
+    const DType stored = plan_.stored(value);
+    if (stored == tensor.dtype())
+      context_->upload(address(step, value), tensor.bytes());
+    else
+      context_->upload(address(step, value), tensor.to(stored).bytes());
   }
 
   void fill_memory(std::byte value) override {
@@ -177,7 +181,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
  private:
   struct Prepared {
     CudaKernel kernel;
-    std::unique_ptr<Blas::Plan> product;  // instead of the kernel
+    std::shared_ptr<Blas::Plan> product;  // instead of the kernel
     std::int64_t workspace_bytes = 0;
     std::int64_t counters = 0;
     std::vector<int> early_inputs;
@@ -212,10 +216,12 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   [[nodiscard]] Runtime& runtime() const { return context_->runtime(); }
 
   void prepare(const KernelTable& kernels) {
-    for (const Node& node : graph().nodes()) {
-      CudaNode wanted{graph(), node, context_->gpu(), options_.precision};
+    for (std::size_t n = 0; n < graph().nodes().size(); ++n) {
+      const Node& node = graph().nodes()[n];
+      CudaNode wanted{graph(), node, context_->gpu(), options_.precision, plan_.options().stored};
       Prepared prepared;
-      if ((prepared.product = library_product(wanted))) {
+      if (!options_.products.empty() && options_.products[n]) {
+        prepared.product = options_.products[n];
         prepared.workspace_bytes = prepared.product->workspace_bytes();
         prepared.algorithm = prepared.product->algorithm();
         prepared_.push_back(std::move(prepared));
@@ -245,14 +251,6 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       control_bytes_ += padded(share.counters * static_cast<std::int64_t>(sizeof(unsigned)));
       forks_ = forks_ || (k > 0 && share.tasks > 0);
     }
-  }
-
-  // Null where the product, if it is one, is a kernel's.
-  [[nodiscard]] std::unique_ptr<Blas::Plan> library_product(const CudaNode& node) const {
-    const auto product = blas_product(node, options_.blas_from);
-    if (!product || !options_.blas) return nullptr;
-    const std::shared_ptr<Blas> blas = options_.blas();
-    return blas ? blas->plan(*product) : nullptr;
   }
 
   void require_memory() const {
@@ -441,8 +439,11 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   }
 
   // Makes the kernels ready: code that is loaded at its first use may not be while a capture is
-  // open.
+  // open. A library's products run once, on whatever the arena holds: what they write there, the
+  // run writes anew.
   void load() {
+    for (const Step& step : steps_)
+      if (step.step == 0 && step.prepared->product) launch(step, 0, false);
     const Encoder::Loading loading(context_->encoder());
     for (const Step& step : steps_)
       if (step.step == 0 && !step.prepared->product) launch(step, 0, false);

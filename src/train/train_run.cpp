@@ -136,6 +136,8 @@ class TrainRun {
     TrainerOptions trainer_options{.compile = options_.compile};
     trainer_options.compile.exec = config_.run.exec;
     trainer_options.compile.precision = config_.run.precision;
+    trainer_options.compile.autotune = config_.run.autotune;
+    if (!fresh) trainer_options.compile.tuning = recorded_tuning(checkpoint);
     trainer_options.compile.steps = 0;
     device_->check(trainer_options.compile);  // before the data is read
     dataset_ = std::make_shared<const Dataset>(load_dataset(config_.data.path));

@@ -242,6 +242,8 @@ const Row rows[] = {
     {"run.exec", "\"eager\"", nullptr},
     {"run.exec", "\"graph\"", nullptr},
     {"run.exec", "\"persistent\"", "needs a persistent kernel, which this version does not have"},
+    {"run.autotune", "true", nullptr},
+    {"run.autotune", "1", "is an integer"},
     {"run.threads", "3", nullptr},
     {"run.threads", "-1", range},
     {"run.threads", "1000000000000000000", range},

@@ -231,6 +231,9 @@ class FaultyDevice final : public Device {
                                                  const CompileOptions& options) override {
     return std::make_unique<FaultyProgram>(right_.compile(graph, store, options), fault, factor_);
   }
+  [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
+    return right_.plan(graph, options);
+  }
   std::string fault;
 
  private:
