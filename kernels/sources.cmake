@@ -9,6 +9,7 @@ set(CUVAE_KERNEL_SOURCES
   gaussian.cu
   gaussian_kl.cu
   gemm.cu
+  layer_pair.cu
   linear.cu
   linear_dgrad_sample_kl.cu
   linear_nll.cu

@@ -161,6 +161,33 @@ class Table {
     }
   }
 
+  void layer_pairs() {
+    struct Pair {
+      Int b, in, hidden, out;
+    };
+    for (const Pair& s : {Pair{0, 3, 4, 5},
+                          {1, 0, 4, 5},
+                          {1, 3, 0, 5},
+                          {1, 3, 4, 0},
+                          {1, 1, 1, 1},
+                          {1, 32, 512, 784},
+                          {2, 7, 33, 9},
+                          {3, 31, 65, 63},
+                          {4, 33, 31, 17},
+                          {4, 5, 10007, 3},
+                          {5, 8, 16, 8}})
+      for (const char* last : {"", "sigmoid", "leaky_relu"}) {
+        Attrs attrs = {{"kind", std::string("relu")}};
+        if (*last != '\0') attrs.set("out_kind", std::string(last));
+        if (std::string(last) == "leaky_relu") attrs.set("out_alpha", 0.3);
+        add("layer_pair",
+            text(s.b) + "x" + text(s.in, s.hidden, s.out) + (*last != '\0' ? "_" : "") + last,
+            {real(Shape{s.b, s.in}), scaled(Shape{s.hidden, s.in}, 0.3),
+             scaled(Shape{s.out, s.hidden}, 0.3), real(Shape{s.hidden}), real(Shape{s.out})},
+            attrs, s.in + s.hidden);
+      }
+  }
+
   void elementwise() {
     for (const ActivationKind kind : all_activations()) {
       const std::string name(name_of(kind));
@@ -322,6 +349,7 @@ const std::vector<Case>& parity_table() {
     Table t;
     t.data();
     t.products();
+    t.layer_pairs();
     t.elementwise();
     t.rows();
     return t.cases;

@@ -454,6 +454,36 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     return {constant_rows(nll_rows(likelihood, a.real("sigma", 1.0), l, x, o.dim(0, 0)), 1),
             expect(nll_grad(likelihood, a.real("sigma", 1.0), o.real(4), l, x))};
   }
+  if (op == "layer_pair") {
+    const std::size_t batch = o.dim(0, 0), in = o.dim(0, 1), hidden = o.dim(1, 0),
+                      out = o.dim(2, 0);
+    const Reals x = o.real(0), w1 = o.real(1), w2 = o.real(2), b1 = o.real(3), b2 = o.real(4);
+    Attrs last;
+    if (a.has("out_kind")) last.set("kind", a.text("out_kind"));
+    if (a.has("out_alpha")) last.set("alpha", a.real("out_alpha"));
+    Reals y(batch * out);
+    double most = 1;
+    for (std::size_t b = 0; b < batch; ++b) {
+      Reals h(hidden);
+      for (std::size_t j = 0; j < hidden; ++j) {
+        double sum = b1[j];
+        for (std::size_t k = 0; k < in; ++k) sum += x[b * in + k] * w1[j * in + k];
+        h[j] = plain_activation(activation_of(a), sum);
+      }
+      for (std::size_t i = 0; i < out; ++i) {
+        double sum = b2[i], squares = 1;
+        for (std::size_t j = 0; j < hidden; ++j) {
+          sum += h[j] * w2[i * hidden + j];
+          squares += std::pow(h[j] * w2[i * hidden + j], 2);
+        }
+        most = std::max(most, std::sqrt(squares));  // of the sums, however they cancel
+        y[b * out + i] = a.has("out_kind") ? plain_activation(activation_of(last), sum) : sum;
+      }
+    }
+    Expected e = expect(std::move(y));
+    e.scale = std::max(e.scale, most);
+    return {e};
+  }
   if (op == "nll_with_grad") {
     const Reals l = o.real(0), x = o.real(1);
     const std::string& likelihood = a.text("likelihood");

@@ -192,6 +192,7 @@ bool add_node(Graph& g, Op op) {
     case Op::linear_dgrad_activation:
     case Op::linear_dgrad_sample_kl:
     case Op::nll_with_grad:
+    case Op::layer_pair:
     case Op::sample_kl:
     case Op::sample_kl_grad:
     case Op::linear_wgrad_adam:
