@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -59,7 +60,21 @@ class Program {
   [[nodiscard]] virtual Tensor read(std::string_view value, int step = 0) const = 0;
   // A graph output of every unrolled step at once: [steps, ...its shape].
   [[nodiscard]] virtual Tensor read_steps(std::string_view value) const = 0;
+  // Several of them; a GPU is waited for once.
+  [[nodiscard]] virtual std::vector<Tensor> read_all(
+      std::span<const std::string_view> values) const {
+    std::vector<Tensor> all;
+    for (const std::string_view value : values) all.push_back(read(value));
+    return all;
+  }
   virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
+  // Inference from host to host, of a program of one step with an input [B, ...] and an output
+  // [B, ...]: a run for each B rows of `rows`, whose output goes to the same rows of `results`. On
+  // a GPU one batch is one launch and one wait (copies stand in the captured graph), and of several
+  // the copies of one overlap with the run of the next. Throws Error(usage) for other names, types
+  // and shapes, and where B does not divide the rows.
+  virtual void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                           Tensor& results) = 0;
   // Which of several algorithms its operators took, where there was a choice; results depend on it
   // bit for bit. "encoder.0: tile 64x64x16; ..."
   [[nodiscard]] virtual std::string tuning() const { return {}; }

@@ -205,6 +205,10 @@ class FaultyProgram final : public Program {
     }
     return tensor;
   }
+  void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                   Tensor& results) override {
+    right_->run_batches(input, rows, output, results);
+  }
   void write(std::string_view value, int step, const Tensor& tensor) override {
     right_->write(value, step, tensor);
   }
