@@ -10,6 +10,10 @@ struct Activate {
   RealsIn x;
   RealsOut y;
   __device__ void operator()(std::int64_t i) const { y.set(i, activate(f, x[i])); }
+  __device__ void four(std::int64_t i) const {
+    const float4 in = x.four(i);
+    y.set_four(i, {activate(f, in.x), activate(f, in.y), activate(f, in.z), activate(f, in.w)});
+  }
 };
 
 struct ActivateGrad {
@@ -18,6 +22,12 @@ struct ActivateGrad {
   RealsIn saved;
   RealsOut dx;
   __device__ void operator()(std::int64_t i) const { dx.set(i, activate_grad(f, dy[i], saved[i])); }
+  __device__ void four(std::int64_t i) const {
+    const float4 d = dy.four(i);
+    const float4 s = saved.four(i);
+    dx.set_four(i, {activate_grad(f, d.x, s.x), activate_grad(f, d.y, s.y),
+                    activate_grad(f, d.z, s.z), activate_grad(f, d.w, s.w)});
+  }
 };
 
 CudaKernel cuda_activation(CudaNode& node) {
@@ -25,8 +35,9 @@ CudaKernel cuda_activation(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   const bool x = node.in_bf16(0), y = node.out_bf16(0);
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Activate>), elementwise_size(args.encoder, n), n,
-                        Activate{f, reals_in(args, 0, x), reals_out(args, 0, y)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Fours<Activate>>), fours_size(args.encoder, n),
+                        divide_up(n, 4),
+                        Fours<Activate>{n, {f, reals_in(args, 0, x), reals_out(args, 0, y)}});
   };
 }
 
@@ -36,8 +47,10 @@ CudaKernel cuda_activation_grad(CudaNode& node) {
   const bool dy = node.in_bf16(0), saved = node.in_bf16(1), dx = node.out_bf16(0);
   return [=](const CudaArgs& args) {
     args.encoder.launch(
-        CUVAE_KERNEL(elementwise<ActivateGrad>), elementwise_size(args.encoder, n), n,
-        ActivateGrad{f, reals_in(args, 0, dy), reals_in(args, 1, saved), reals_out(args, 0, dx)});
+        CUVAE_KERNEL(elementwise<Fours<ActivateGrad>>), fours_size(args.encoder, n),
+        divide_up(n, 4),
+        Fours<ActivateGrad>{
+            n, {f, reals_in(args, 0, dy), reals_in(args, 1, saved), reals_out(args, 0, dx)}});
   };
 }
 

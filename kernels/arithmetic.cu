@@ -22,10 +22,15 @@ struct Mul {
 struct Scale {
   float factor;
   const float* scheduled;
-  const float* x;
+  RealsIn x;
   RealsOut y;
   __device__ void operator()(std::int64_t i) const {
     y.set(i, x[i] * (scheduled != nullptr ? factor * *scheduled : factor));
+  }
+  __device__ void four(std::int64_t i) const {
+    const float by = scheduled != nullptr ? factor * *scheduled : factor;
+    const float4 in = x.four(i);
+    y.set_four(i, {in.x * by, in.y * by, in.z * by, in.w * by});
   }
 };
 
@@ -69,8 +74,9 @@ CudaKernel cuda_scale(CudaNode& node) {
   const bool bf16 = node.out_bf16(0);
   return [=](const CudaArgs& args) {
     const float* scheduled = has_hyper ? hyper_row(args, 1) + slot : nullptr;
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Scale>), elementwise_size(args.encoder, n), n,
-                        Scale{factor, scheduled, args.in(0), reals_out(args, 0, bf16)});
+    args.encoder.launch(
+        CUVAE_KERNEL(elementwise<Fours<Scale>>), fours_size(args.encoder, n), divide_up(n, 4),
+        Fours<Scale>{n, {factor, scheduled, reals_in(args, 0, false), reals_out(args, 0, bf16)}});
   };
 }
 

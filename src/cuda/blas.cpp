@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+
 #include "ops/activation.h"
 #include "ops/rules.h"
 
@@ -85,13 +88,11 @@ std::optional<BlasProduct> blas_product(const Graph& graph, const Node& node, Pr
 }
 
 bool worth_a_library(const BlasProduct& product, std::int64_t from) {
-  const auto side = static_cast<double>(from);
-  const auto at_least = [&](std::int64_t size) { return 4 * static_cast<double>(size) >= side; };
-  return at_least(product.m) && at_least(product.n) && at_least(product.k) &&
-         static_cast<double>(product.m) * static_cast<double>(product.n) *
-                 static_cast<double>(product.k) >=
-             side * side * side &&
-         product.m > 0 && product.n > 0 && product.k > 0;
+  const std::array<std::int64_t, 3> sides{product.m, product.n, product.k};
+  const auto least = *std::min_element(sides.begin(), sides.end());
+  const auto below =
+      std::count_if(sides.begin(), sides.end(), [&](std::int64_t side) { return side < from; });
+  return least > 0 && below <= 1 && least >= (from + 3) / 4;
 }
 
 bool is_library_node(const Node& node) {

@@ -77,10 +77,10 @@ class Blas {
 // is_library_node() says so.
 [[nodiscard]] std::optional<BlasProduct> blas_product(const Graph& graph, const Node& node,
                                                       Precision precision);
-// The place where it is decided which products go to a library: those with as much work as one of
-// from x from x from, and no size below a quarter of it, for which tiles of a library are too
-// coarse. 0: all. (Of the four sides of the default's wide cousin 784-4096-4096-256 the 784 must
-// not keep a layer from the library; a batch of 128 should.)
+// The place where it is decided which products go to a library: those of which at most one side is
+// below `from`, and none below a quarter of it. 0: all that are not empty. (784-4096-4096-256 goes
+// there at large batches with all its layers; a model that is 512 wide keeps its fused kernels,
+// whose logits never reach memory, and so does any at batch 128.)
 [[nodiscard]] bool worth_a_library(const BlasProduct& product, std::int64_t from);
 // Whether the library's product is the whole node: linear, linear_dgrad, linear_wgrad, and
 // linear_activation with relu. What else holds a product is lowered to its definition first.

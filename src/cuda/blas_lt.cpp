@@ -169,9 +169,7 @@ std::shared_ptr<LtProduct> describe(const Library& library, const BlasProduct& p
   set(library, *made, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
   made->has_vector = product.epilogue != Epilogue::none && product.epilogue != Epilogue::relu;
   if (made->has_vector) {
-    // The type of the result, which is what the library takes anyway.
-    const auto type = static_cast<std::int32_t>(data_type(product.result));
-    set(library, *made, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type);
+    // Its type is that of the result, as the library takes it without being told.
     // The choice of algorithms looks at its alignment only, which is that of all values.
     const void* const aligned = reinterpret_cast<const void*>(std::uintptr_t{256});
     set(library, *made, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
