@@ -3,9 +3,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +12,7 @@
 
 #include "cuvae/graph.h"
 #include "cuvae/tensor.h"
+#include "cuvae/tuning.h"
 
 namespace cuvae {
 
@@ -82,22 +81,6 @@ class Program {
   [[nodiscard]] virtual std::int64_t persistent_bytes() const = 0;
   [[nodiscard]] virtual std::string dump() const = 0;      // the plan as a table
   [[nodiscard]] virtual std::string dump_dot() const = 0;  // the plan as Graphviz
-};
-
-// Which algorithm each product of a library took, by the product ("4096x784x512 nt bias bf16"), in
-// the library's own terms: what has to be the same for results to be bitwise the same. Programs
-// look here before they choose, and write down what they chose.
-class Tuning {
- public:
-  [[nodiscard]] std::optional<std::string> find(const std::string& product) const;
-  void set(const std::string& product, std::string algorithm);
-  [[nodiscard]] bool empty() const noexcept { return choices_.empty(); }
-  // "product = algorithm; ...", as a checkpoint keeps it, and back: Error(input) naming `where`.
-  [[nodiscard]] std::string str() const;
-  [[nodiscard]] static Tuning parse(std::string_view text, std::string_view where);
-
- private:
-  std::map<std::string, std::string> choices_;
 };
 
 struct CompileOptions {

@@ -1,8 +1,9 @@
+#include "cuvae/tuning.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 
-#include "cuvae/device.h"
 #include "cuvae/error.h"
 
 namespace cuvae {
