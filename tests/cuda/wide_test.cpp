@@ -11,6 +11,7 @@
 #include "cpu/cpu_device.h"
 #include "cuda/autotune.h"
 #include "cuda/cuda_device.h"
+#include "cuda/devices.h"
 #include "cuda/narrow.h"
 #include "cuda/training_case.h"
 #include "cuvae/error.h"
@@ -178,6 +179,45 @@ TEST(Wide, GraphIsEagerBitForBit) {
     }
     const auto at_once = runner({.streams = simt::StreamOrder::immediate});
     EXPECT_TRUE(same(eager, trained(*at_once, "graph", 1, precision))) << precision;
+  }
+}
+
+// With a GPU and the library itself: its epilogues, its algorithms by guess and by time, bf16 in
+// memory, in graphs and without.
+TEST(WideLt, TrainsTheSameInEveryWay) {
+  if (const std::string reason = cuda_unavailable_reason(); !reason.empty())
+    GTEST_SKIP() << "no GPU: " << reason;
+  const std::unique_ptr<Runtime> opened = open_cuda_runtime();
+  if (make_blas() == nullptr) GTEST_SKIP() << "no libcublasLt.so.13 was found";
+  const auto reference = make_cpu_device({.threads = 1});
+  const double wanted = trained(*reference, "auto", 1, "fp32").tensors.front().second.item(0);
+  for (const char* precision : {"fp32", "tf32", "bf16"}) {
+    const auto device = [] {
+      CudaDeviceOptions options;
+      options.make_blas = make_blas;
+      options.blas_from = 0;
+      return make_cuda_device(make_runtime(), *compiled_kernels(), options);
+    };
+    const auto first = device();
+    const Outcome eager = trained(*first, "eager", 1, precision);
+    // The first loss: of up to 20 rounded terms, through four layers.
+    EXPECT_NEAR(eager.tensors.front().second.item(0), wanted,
+                (precision == std::string("fp32") ? 1e-4 : 0.05) * std::abs(wanted));
+    for (const int streams : {1, 3}) {
+      const auto other = device();
+      EXPECT_TRUE(same(eager, trained(*other, "graph", streams, precision)))
+          << precision << " " << streams;
+    }
+    const auto tuned = device();
+    const auto store = tuned->make_store();
+    CompileOptions options;
+    options.precision = precision;
+    options.autotune = true;
+    options.tuning = std::make_shared<Tuning>();
+    const std::string chosen = tuned->compile(small_model().graph, *store, options)->tuning();
+    EXPECT_NE(chosen.find("cublasLt"), std::string::npos) << chosen;
+    options.tuning = std::make_shared<Tuning>(Tuning::parse(options.tuning->str(), "a test"));
+    EXPECT_EQ(tuned->compile(small_model().graph, *store, options)->tuning(), chosen);
   }
 }
 
