@@ -22,6 +22,7 @@ struct FuseOptions {
   bool linear_dgrad_sample_kl = true;
   bool linear_wgrad_adam = true;
   bool elbo = true;
+  bool layer_pair = true;  // of at most 4 rows
 };
 
 // Rewrites patterns into fused operators. Names of surviving values are kept. Legality, for every
