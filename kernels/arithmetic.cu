@@ -1,5 +1,6 @@
 #include "kernels/elementwise.cuh"
 #include "kernels/hyper.cuh"
+#include "kernels/storage.cuh"
 
 namespace CUVAE_KERNELS {
 
@@ -21,10 +22,15 @@ struct Mul {
 struct Scale {
   float factor;
   const float* scheduled;
-  const float* x;
-  float* y;
+  RealsIn x;
+  RealsOut y;
   __device__ void operator()(std::int64_t i) const {
-    y[i] = x[i] * (scheduled != nullptr ? factor * *scheduled : factor);
+    y.set(i, x[i] * (scheduled != nullptr ? factor * *scheduled : factor));
+  }
+  __device__ void four(std::int64_t i) const {
+    const float by = scheduled != nullptr ? factor * *scheduled : factor;
+    const float4 in = x.four(i);
+    y.set_four(i, {in.x * by, in.y * by, in.z * by, in.w * by});
   }
 };
 
@@ -65,10 +71,12 @@ CudaKernel cuda_scale(CudaNode& node) {
   const auto factor = static_cast<float>(node.attrs().real("factor", 1.0));
   const bool has_hyper = node.has(1);
   const std::int64_t slot = has_hyper ? node.attrs().integer("slot") : 0;
+  const bool bf16 = node.out_bf16(0);
   return [=](const CudaArgs& args) {
     const float* scheduled = has_hyper ? hyper_row(args, 1) + slot : nullptr;
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Scale>), elementwise_size(args.encoder, n), n,
-                        Scale{factor, scheduled, args.in(0), args.out(0)});
+    args.encoder.launch(
+        CUVAE_KERNEL(elementwise<Fours<Scale>>), fours_size(args.encoder, n), divide_up(n, 4),
+        Fours<Scale>{n, {factor, scheduled, reals_in(args, 0, false), reals_out(args, 0, bf16)}});
   };
 }
 

@@ -140,6 +140,7 @@ struct RunConfig {
   std::string device = "auto";  // auto | cpu | cuda | cuda:N
   std::string precision = "fp32";
   std::string exec = "auto";  // auto | eager | graph | persistent
+  bool autotune = false;      // time the algorithms of wide products
   std::int64_t threads = 0;   // 0 = all cores
 
   bool operator==(const RunConfig&) const = default;

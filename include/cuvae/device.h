@@ -5,13 +5,16 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cuvae/error.h"
 #include "cuvae/graph.h"
 #include "cuvae/tensor.h"
+#include "cuvae/tuning.h"
 
 namespace cuvae {
 
@@ -85,7 +88,21 @@ class Program {
   [[nodiscard]] virtual Tensor read(std::string_view value, int step = 0) const = 0;
   // A graph output of every unrolled step at once: [steps, ...its shape].
   [[nodiscard]] virtual Tensor read_steps(std::string_view value) const = 0;
+  // Several of them; a GPU is waited for once.
+  [[nodiscard]] virtual std::vector<Tensor> read_all(
+      std::span<const std::string_view> values) const {
+    std::vector<Tensor> all;
+    for (const std::string_view value : values) all.push_back(read(value));
+    return all;
+  }
   virtual void write(std::string_view value, int step, const Tensor& tensor) = 0;
+  // Inference from host to host, of a program of one step with an input [B, ...] and an output
+  // [B, ...]: a run for each B rows of `rows`, whose output goes to the same rows of `results`. On
+  // a GPU one batch is one launch and one wait (copies stand in the captured graph), and of several
+  // the copies of one overlap with the run of the next. Throws Error(usage) for other names, types
+  // and shapes, and where B does not divide the rows.
+  virtual void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                           Tensor& results) = 0;
   // Steps of the last run that were done: all of them, unless it was stopped. Waits for it.
   [[nodiscard]] virtual int steps_done() const { return steps(); }
   // Asks the run under way to end after one of its next steps, where it can (the persistent path).
@@ -113,6 +130,19 @@ struct CompileOptions {
   bool keep_all = false;
   std::string exec = "auto";       // auto | eager; with CUDA also graph | persistent
   std::string precision = "fp32";  // with CUDA also tf32 | bf16
+  // Algorithms of a library's products that are not in the record yet are timed on the device and
+  // the fastest is taken; else the library's own heuristic chooses.
+  bool autotune = false;
+  std::shared_ptr<Tuning> tuning = {};  // the record; null: one of this program's own
+};
+
+// What compile() would make of a graph: nothing of that size is allocated.
+struct PlanSummary {
+  std::int64_t arena_bytes = 0;
+  std::int64_t persistent_bytes = 0;
+  std::string table;
+  std::string dot;                                           // Graphviz
+  std::vector<std::pair<std::string, std::string>> library;  // nodes whose product a library does
 };
 
 struct DeviceInfo {
@@ -153,6 +183,7 @@ class Device {
   // The device and the store must outlive the program.
   [[nodiscard]] virtual std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                          const CompileOptions& options) = 0;
+  [[nodiscard]] virtual PlanSummary plan(const Graph& graph, const CompileOptions& options) = 0;
 };
 
 struct DeviceOptions {

@@ -181,10 +181,14 @@ class LoadedRun {
 
  private:
   [[nodiscard]] Evaluator make_evaluator(const DatasetSplit& split);
+  // The decoder of so many rows; kept until another number is asked for.
+  [[nodiscard]] Program& decoder(std::int64_t batch);
   Config config_;
   Device& device_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<Program> decoder_;
+  std::int64_t decoder_batch_ = 0;
 };
 
 // What a run folder holds, for `cuvae info RUN`; reads no data.

@@ -13,7 +13,9 @@
 namespace cuvae {
 
 // In a graph, `f32` is the real type: an executor for double widens every f32 value to f64.
-enum class DType : std::uint8_t { f32, f64, u8, i64 };
+// `bf16` (the upper half of a float) is how a GPU may store f32 values that only products read; no
+// graph has values of it, and tensors only carry it between host and device.
+enum class DType : std::uint8_t { f32, f64, u8, i64, bf16 };
 
 [[nodiscard]] std::size_t size_of(DType dtype) noexcept;
 [[nodiscard]] std::string_view name_of(DType dtype) noexcept;  // "f32", ...
@@ -91,7 +93,7 @@ class Tensor {
   // Element `i` as a real. Throws Error(failed) beyond the end.
   [[nodiscard]] double item(std::int64_t i = 0) const;
 
-  // A copy in another dtype: f32 <-> f64 round or widen, i64 and u8 become reals. Other
+  // A copy in another dtype: f32, f64 and bf16 round or widen, i64 and u8 become reals. Other
   // conversions throw Error(failed).
   [[nodiscard]] Tensor to(DType dtype) const;
   // The same elements under another shape; throws Error(failed) where the counts differ.

@@ -53,6 +53,9 @@ struct TrainingPosition {
   std::int64_t steps_per_epoch = 0;
 };
 [[nodiscard]] TrainingPosition training_position(const TensorFile& checkpoint);
+// The algorithms that it was made with, for CompileOptions::tuning: with them, what goes on from it
+// computes the same bits, and nothing is timed again. Error(input) for a record that is none.
+[[nodiscard]] std::shared_ptr<Tuning> recorded_tuning(const TensorFile& checkpoint);
 
 // Evaluates rows of a split with latent sample `sample` (purpose evaluation; keyed by dataset
 // index, so that it does not depend on the batch size).

@@ -1,5 +1,6 @@
 #include "cuvae/tensor.h"
 
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -15,6 +16,32 @@ void convert(const Tensor& from, Tensor& to) {
   for (std::size_t i = 0; i < source.size(); ++i) target[i] = static_cast<To>(source[i]);
 }
 
+// To the nearest, ties to even; NaN stays NaN.
+std::uint16_t to_bf16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  if (value != value) return 0x7fff;
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// Element by element as raw bits: bf16 has no type of C++20.
+void widen_bf16(const Tensor& from, std::span<float> to) {
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, from.bytes().data() + 2 * i, 2);
+    to[i] = std::bit_cast<float>(std::uint32_t{bits} << 16);
+  }
+}
+
+Tensor narrow_to_bf16(const Tensor& from) {
+  Tensor to(DType::bf16, from.shape());
+  const auto source = from.as<float>();
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    const std::uint16_t bits = to_bf16(source[i]);
+    std::memcpy(to.bytes().data() + 2 * i, &bits, 2);
+  }
+  return to;
+}
+
 template <class To>
 bool convert_to(const Tensor& from, Tensor& to) {
   switch (from.dtype()) {
@@ -22,6 +49,7 @@ bool convert_to(const Tensor& from, Tensor& to) {
     case DType::f64: convert<double, To>(from, to); return true;
     case DType::u8: convert<std::uint8_t, To>(from, to); return true;
     case DType::i64: convert<std::int64_t, To>(from, to); return true;
+    case DType::bf16: return convert_to<To>(from.to(DType::f32), to);
   }
   return false;
 }
@@ -32,6 +60,7 @@ std::size_t size_of(DType dtype) noexcept {
   switch (dtype) {
     case DType::f32: return 4;
     case DType::u8: return 1;
+    case DType::bf16: return 2;
     case DType::f64:
     case DType::i64: return 8;
   }
@@ -44,6 +73,7 @@ std::string_view name_of(DType dtype) noexcept {
     case DType::f64: return "f64";
     case DType::u8: return "u8";
     case DType::i64: return "i64";
+    case DType::bf16: return "bf16";
   }
   return "?";
 }
@@ -119,13 +149,24 @@ double Tensor::item(std::int64_t i) const {
     case DType::f64: return as<double>()[index];
     case DType::u8: return as<std::uint8_t>()[index];
     case DType::i64: return static_cast<double>(as<std::int64_t>()[index]);
+    case DType::bf16: {
+      std::uint16_t bits = 0;
+      std::memcpy(&bits, bytes_.data() + 2 * index, 2);
+      return static_cast<double>(std::bit_cast<float>(std::uint32_t{bits} << 16));
+    }
   }
   return 0;
 }
 
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return *this;
+  if (dtype == DType::bf16 && (dtype_ == DType::f32 || dtype_ == DType::f64))
+    return narrow_to_bf16(to(DType::f32));
   Tensor copy(dtype, shape_);
+  if (dtype == DType::f32 && dtype_ == DType::bf16) {
+    widen_bf16(*this, copy.as<float>());
+    return copy;
+  }
   const bool done = dtype == DType::f32   ? convert_to<float>(*this, copy)
                     : dtype == DType::f64 ? convert_to<double>(*this, copy)
                                           : false;

@@ -22,10 +22,15 @@ struct Tolerance {
 // of them for each, and 16 for what stands around the sum (an exponential, a quotient). `scale` is
 // the size of the partial sums, to which the absolute part is proportional: a result near zero has
 // the rounding errors of what cancelled. Sums of n terms of size 1 and either sign: sqrt(n).
+//
+// bf16 is a type of operands and results, never of sums, which are f32's. Each term has two rounded
+// factors, of up to 2^-8 each; over a sum that is a random walk as well, which the scale has, and
+// the result is rounded once more: 4 units for all three, beside f32's limit.
 inline Tolerance tolerance(DType dtype, std::int64_t reduction_length, double scale = 1) {
   const double unit = dtype == DType::f64 ? 0x1p-53 : 0x1p-24;
   const double length = static_cast<double>(std::max<std::int64_t>(reduction_length, 1));
-  const double limit = unit * (16 + 4 * std::sqrt(length));
+  const double stored = dtype == DType::bf16 ? 4 * 0x1p-8 : 0;
+  const double limit = unit * (16 + 4 * std::sqrt(length)) + stored;
   return {limit * scale, limit};
 }
 

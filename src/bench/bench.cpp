@@ -255,11 +255,11 @@ class Suite {
       const auto z = latents[k].as<float>();
       for (std::size_t i = 0; i < z.size(); ++i) z[i] = random_normal(key, i);
     }
+    Tensor decoded(DType::f32, Shape{batch, dataset_->image.features()});
     std::size_t calls = 0;
     return inference_row("decode", batch, *program, *store, [&] {
-      store->write(store_name::latents(batch), latents[calls++ % latents.size()]);
-      program->run();
-      static_cast<void>(program->read("decoded"));
+      program->run_batches(store_name::latents(batch), latents[calls++ % latents.size()], "decoded",
+                           decoded);
     });
   }
 
@@ -285,8 +285,8 @@ class Suite {
     return inference_row("encode", batch, *program, *store, [&] {
       store->write(store_name::eval_data(batch), images[calls++ % images.size()]);
       program->run();
-      static_cast<void>(program->read("mean"));
-      static_cast<void>(program->read("logvar"));
+      static constexpr std::array<std::string_view, 2> posterior{"mean", "logvar"};
+      static_cast<void>(program->read_all(posterior));
     });
   }
 

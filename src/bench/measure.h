@@ -38,7 +38,8 @@ Times timed(DeviceTimer* timer, Work work) {
   return times;
 }
 
-// Executor and precision of the configuration; steps = 0 leaves to the trainer how many it unrolls.
+// Executor, precision and autotune of the configuration; steps = 0 leaves to the trainer how many
+// it unrolls.
 [[nodiscard]] CompileOptions compile_options(const Config& config, int steps);
 // For what is not training: the persistent kernel is of training steps.
 [[nodiscard]] CompileOptions inference_options(const Config& config);

@@ -41,6 +41,7 @@ std::vector<ReplicasBench> bench_replicas(const Config& config,
   const auto trainable = std::make_shared<Dataset>(*dataset);
   trainable->test.reset();
   TrainerOptions how{.compile = compile_options(config, 0)};
+  how.compile.tuning = std::make_shared<Tuning>();  // one for all
   // As train --replicas does.
   if (how.compile.exec == "auto" && !on_cpu(device.info())) {
     how.compile.exec = "graph";

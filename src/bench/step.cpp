@@ -81,6 +81,7 @@ CompileOptions compile_options(const Config& config, int steps) {
   CompileOptions options;
   options.exec = config.run.exec;
   options.precision = config.run.precision;
+  options.autotune = config.run.autotune;
   options.steps = steps;
   return options;
 }

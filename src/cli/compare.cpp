@@ -78,6 +78,7 @@ int run_compare(const Options& options, const Output& output) {
   const Config config = options.config.load();
   compile.exec = config.run.exec;
   compile.precision = config.run.precision;
+  compile.autotune = config.run.autotune;
   const auto dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   const auto device = open_device(config.run);
   announce_device(config.run, *device, output);

@@ -97,6 +97,26 @@ int run_info(const Options& options, const Output& output) {
   return 0;
 }
 
+// The plan of a step on the GPU, where the configuration means one that is there: what a library
+// makes and what is stored as bf16 depends on it. Else that of the CPU.
+PlanSummary plan_of(const Graph& graph, const RunConfig& run, const Output& output) {
+  if (run.device != "cpu") {
+    try {
+      const std::unique_ptr<Device> device = open_device(run, DType::f32);
+      if (device->info().name != "cpu") {
+        CompileOptions compile;
+        compile.precision = run.precision;
+        return device->plan(graph, compile);
+      }
+    } catch (const Error& error) {
+      if (error.status() != Status::device) throw;
+      output.log(fmt::format("{}: the plan is that of the CPU", error.what()));
+    }
+  }
+  const Plan plan = make_plan(prune(fuse(graph).graph).graph);
+  return {plan.arena_bytes(), plan.persistent_bytes(), plan.str(), plan.dot(), {}};
+}
+
 // What a configuration builds, and its training step's memory, from the plan alone: nothing of that
 // size is allocated.
 int config_info(const Options& options, const Output& output) {
@@ -120,11 +140,11 @@ int config_info(const Options& options, const Output& output) {
   spec.shuffle = config.train.shuffle;
   spec.objective = config.objective;
   spec.optimizer = config.train.optimizer;
+  const PlanSummary plan = plan_of(model.training_graph(spec), config.run, output);
+  if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot);
   // Two steps: what the second adds to the longest path is what a step of many takes.
   spec.steps = 2;
   const Graph graph = prune(fuse(model.training_graph(spec)).graph).graph;
-  const Plan plan = make_plan(graph);
-  if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot());
   const auto depth = [&](int steps) {
     PlanOptions parallel;
     parallel.steps = steps;
@@ -156,18 +176,24 @@ int config_info(const Options& options, const Output& output) {
     }
   }
   output.text(fmt::format("memory of a step, batch {}: arena {}, persistent {} (data {})",
-                          spec.batch, format_bytes(plan.arena_bytes()),
-                          format_bytes(plan.persistent_bytes()),
+                          spec.batch, format_bytes(plan.arena_bytes),
+                          format_bytes(plan.persistent_bytes),
                           format_bytes(rows * input.features())));
   output.text(fmt::format("nodes of a step: {}, of which {} wait for one another, where all fuse",
                           graph.nodes().size(), dependent));
+  Json library = Json::object();
+  for (const auto& [node, product] : plan.library) {
+    output.text(fmt::format("by a library  {}  {}", node, product));
+    library[node] = product;
+  }
   output.object({{"name", config.name},
                  {"parameters", model.parameter_count()},
                  {"input", {input.channels, input.height, input.width}},
                  {"layers", parameters},
                  {"batch_size", spec.batch},
-                 {"arena_bytes", plan.arena_bytes()},
-                 {"persistent_bytes", plan.persistent_bytes()},
+                 {"arena_bytes", plan.arena_bytes},
+                 {"persistent_bytes", plan.persistent_bytes},
+                 {"library", library},
                  {"nodes", graph.nodes().size()},
                  {"dependent_nodes", dependent}});
   return 0;

@@ -26,6 +26,7 @@ struct Options {
   std::string streams = "0";
   std::string replicas = no_replicas;
   bool no_fuse = false;
+  bool autotune = false;
 };
 
 constexpr std::int64_t most_epochs = 1'000'000'000;
@@ -131,13 +132,19 @@ int train_several(const Config& config, std::int64_t replicas, const TrainRunOpt
   return 0;
 }
 
+Config config_of(const Options& options, const std::filesystem::path& file = {}) {
+  Config config = options.config.load(file);
+  if (options.autotune) config.run.autotune = true;
+  return config;
+}
+
 // To resume, the run's own configuration stands in for one that the user does not name.
 Config replicas_config(const Options& options, const ReplicasSummary& before) {
   for (const ReplicasSummary::Replica& replica : before.replicas) {
     const std::filesystem::path file = replica.folder / "config.toml";
     std::error_code ignored;
     if (!std::filesystem::exists(file, ignored)) continue;
-    Config config = options.config.load(file);
+    Config config = config_of(options, file);
     if (!options.config.has_source() && config.train.seed == replica.seed) {
       config.train.seed = before.seed;
     }
@@ -180,7 +187,7 @@ int train(const Options& options, const Output& output) {
     }
   }
   if (replicas > 0 && !options.resume) {
-    return train_several(options.config.load(), replicas, run, progress, output);
+    return train_several(config_of(options), replicas, run, progress, output);
   }
   if (replicas > 0) {
     throw Error(Status::usage, "no folder of replicas", run.out.string(),
@@ -191,7 +198,7 @@ int train(const Options& options, const Output& output) {
                 "give the folder of an earlier `cuvae train`, or leave --resume out");
   }
   const Config config =
-      options.config.load(options.resume ? run.out / "config.toml" : std::filesystem::path());
+      config_of(options, options.resume ? run.out / "config.toml" : std::filesystem::path());
 
   watch_interrupts();
   const TrainReport report = train_run(config, run);
@@ -229,6 +236,9 @@ Command train_command() {
             flags.value("--streams", options->streams, "N",
                         "streams of a GPU's plan; 0 = 2 where that pays");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators");
+            flags.flag("--autotune", options->autotune,
+                       "time cuBLASLt's algorithms for wide layers on the GPU first; checkpoints "
+                       "keep the choice");
             return [options](const Output& output) { return train(*options, output); };
           }};
 }

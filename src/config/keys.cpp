@@ -163,6 +163,8 @@ std::vector<Key> make_keys() {
              "of the matrix products; tf32 and bf16 want a GPU"),
       choice("run.exec", CUVAE_FIELD(run.exec), {"auto", "eager", "graph", "persistent"},
              "how a step is launched; graph and persistent want a GPU"),
+      boolean("run.autotune", CUVAE_FIELD(run.autotune),
+              "time a library's algorithms for wide products on the GPU, and keep the fastest"),
       integer("run.threads", CUVAE_FIELD(run.threads), 0, 1024, "0 = all cores"),
   };
 }

@@ -69,6 +69,19 @@ class CpuDevice final : public Device {
     auto* host = dynamic_cast<HostStore*>(&store);
     if (!host) throw Error(Status::usage, "a program on a store of another device", "cpu");
     check(options);
+    Plan plan = make(graph, options);
+    check_plan(plan);
+    if (real_ == DType::f64) return make_cpu_program<double>(std::move(plan), team_, *host);
+    return make_cpu_program<float>(std::move(plan), team_, *host);
+  }
+
+  [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
+    const Plan plan = make(graph, options);
+    return {plan.arena_bytes(), plan.persistent_bytes(), plan.str(), plan.dot(), {}};
+  }
+
+ private:
+  [[nodiscard]] Plan make(const Graph& graph, const CompileOptions& options) const {
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;
@@ -85,13 +98,9 @@ class CpuDevice final : public Device {
     plan_options.reuse = options.reuse;
     plan_options.keep_all = options.keep_all;
     plan_options.real = real_;
-    Plan plan = make_plan(std::move(chosen), plan_options);
-    check_plan(plan);
-    if (real_ == DType::f64) return make_cpu_program<double>(std::move(plan), team_, *host);
-    return make_cpu_program<float>(std::move(plan), team_, *host);
+    return make_plan(std::move(chosen), plan_options);
   }
 
- private:
   DType real_;
   Team team_;
 };

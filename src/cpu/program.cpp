@@ -9,6 +9,7 @@
 #include <map>
 
 #include "cuvae/error.h"
+#include "graph/batches.h"
 
 namespace cuvae {
 namespace {
@@ -130,6 +131,25 @@ class ProgramOf final : public CpuProgram {
                   size);
     }
     return all;
+  }
+
+  void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                   Tensor& results) override {
+    const Batches batches = batches_of(graph(), steps(), input, rows, output, results);
+    const ValueInfo& from = graph()[batches.input];
+    Tensor batch(from.dtype, from.shape);
+    for (std::int64_t i = 0; i < batches.count; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (batches.input_bytes > 0)
+        std::memcpy(batch.bytes().data(), rows.bytes().data() + at * batches.input_bytes,
+                    batches.input_bytes);
+      store_.write(input, batch);
+      run();
+      const Tensor made = read(output, 0).to(results.dtype());
+      if (batches.output_bytes > 0)
+        std::memcpy(results.bytes().data() + at * batches.output_bytes, made.bytes().data(),
+                    batches.output_bytes);
+    }
   }
 
   void write(std::string_view name, int step, const Tensor& tensor) override {

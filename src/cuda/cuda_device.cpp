@@ -3,9 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/text.h"
+#include "cuda/autotune.h"
+#include "cuda/narrow.h"
 #include "cuda/persistent.h"
 #include "cuda/program.h"
 #include "cuvae/error.h"
@@ -122,16 +127,6 @@ class CudaDevice final : public Device {
     cuda::ProgramOptions program;
     program.precision = precision_of(options.precision);
     program.graph = graph_of(options.exec);
-    program.blas_from = blas_from_;
-    program.blas = [this] {
-      // Asked for once, whatever came of it.
-      if (make_blas_) blas_ = std::exchange(make_blas_, {})();
-      return blas_;
-    };
-    const auto supports = [&](const Graph& in, const Node& node) {
-      return kernels_.supports.at(static_cast<std::size_t>(node.op))(
-          CudaNode{in, node, gpu_->properties(), program.precision});
-    };
     if (options.exec == "persistent" && trains(graph)) {
       cuda::PersistentChoice choice = choose(graph, options);
       if (choice.reason.empty())
@@ -141,6 +136,75 @@ class CudaDevice final : public Device {
       program.note = fmt::format(
           "the persistent path does not fit ({}): the graph path runs instead", choice.reason);
     }
+    Planned planned = make(graph, options);
+    check_plan(planned.plan);
+    Tuning own;
+    Tuning& record = options.tuning ? *options.tuning : own;
+    for (const auto& product : planned.products)
+      program.products.push_back(
+          product ? chosen(*memory.context(), *product, record, options.autotune) : nullptr);
+    return cuda::make_cuda_program(std::move(planned.plan), memory, kernels_, program);
+  }
+
+  [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
+    const Planned planned = make(graph, options);
+    PlanSummary summary;
+    summary.arena_bytes = planned.plan.arena_bytes();
+    summary.persistent_bytes = planned.plan.persistent_bytes();
+    summary.table = planned.plan.str();
+    summary.dot = planned.plan.dot();
+    for (std::size_t n = 0; n < planned.products.size(); ++n)
+      if (planned.products[n])
+        summary.library.emplace_back(planned.plan.graph().nodes()[n].name,
+                                     planned.products[n]->str());
+    return summary;
+  }
+
+ private:
+  struct Planned {
+    Plan plan;
+    std::vector<std::optional<cuda::BlasProduct>> products;  // by node: what a library makes
+  };
+
+  // Null where there is none; asked for once, whatever came of it.
+  cuda::Blas* library() {
+    if (make_blas_) {
+      gpu_->enter();
+      blas_ = std::exchange(make_blas_, {})();
+    }
+    return blas_.get();
+  }
+
+  // Whether the library has an algorithm for it, in every form that it may take here.
+  bool available(cuda::BlasProduct product, bool narrowed) {
+    if (library() == nullptr) return false;
+    const auto has = [&] { return !blas_->candidates(product, 1).empty(); };
+    if (!narrowed) return has();
+    product.operands = DType::bf16;
+    if (!has()) return false;
+    product.result = DType::bf16;
+    return has();
+  }
+
+  // Which products a library makes is decided here, before anything is lowered: what a library
+  // makes is taken apart around its product, what a kernel does stays whole.
+  Planned make(const Graph& graph, const CompileOptions& options) {
+    const cuda::Precision precision = precision_of(options.precision);
+    // Whoever wants to see every value wants to see it as it is.
+    const bool narrows = precision == cuda::Precision::bf16 && !options.keep_all;
+    std::map<std::string, bool> known;  // by product
+    const auto by_library = [&](const Graph& in, const Node& node) {
+      const auto product = blas_product(in, node, precision);
+      if (!product || !worth_a_library(*product, blas_from_)) return false;
+      const auto [at, fresh] = known.try_emplace(product->str(), false);
+      if (fresh) at->second = available(*product, narrows);
+      return at->second;
+    };
+    const auto supports = [&](const Graph& in, const Node& node) {
+      if (by_library(in, node)) return cuda::is_library_node(node);
+      return kernels_.supports.at(static_cast<std::size_t>(node.op))(
+          CudaNode{in, node, gpu_->properties(), precision});
+    };
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;
@@ -152,17 +216,59 @@ class CudaDevice final : public Device {
                     fmt::format("node `{}` ({})", node.name, op_def(node.op).name),
                     "use smaller layers or batches, or --device cpu");
     PlanOptions plan_options;
+    const auto& nodes = chosen.nodes();
+    const bool wide = std::any_of(nodes.begin(), nodes.end(),
+                                  [&](const Node& node) { return by_library(chosen, node); });
+    const bool narrowed_here = narrows && wide;
+    if (narrowed_here) {
+      cuda::Narrowed narrowed =
+          cuda::narrow(chosen, [&](const Node& node) { return by_library(chosen, node); });
+      chosen = std::move(narrowed.graph);
+      plan_options.stored = std::move(narrowed.stored);
+    }
+    std::vector<std::optional<cuda::BlasProduct>> products;
+    for (const Node& node : chosen.nodes()) {
+      products.emplace_back();
+      plan_options.notes.emplace_back();
+      if (!by_library(chosen, node)) continue;
+      cuda::BlasProduct product = *blas_product(chosen, node, precision);
+      if (narrowed_here) {
+        const auto stored = [&](Value value) {
+          return plan_options.stored.at(static_cast<std::size_t>(value.id));
+        };
+        product.operands = stored(node.inputs[0]);
+        product.result = stored(node.outputs[0]);
+      }
+      plan_options.notes.back() = "library: " + product.str();
+      products.back() = product;
+    }
     plan_options.steps = options.steps;
     plan_options.streams = options.streams;
     plan_options.reuse = options.reuse;
     plan_options.keep_all = options.keep_all;
-    Plan plan = options.streams == 0 ? plan_streams(chosen, plan_options, program.graph)
+    Plan plan = options.streams == 0 ? plan_streams(chosen, plan_options, graph_of(options.exec))
                                      : make_plan(std::move(chosen), plan_options);
-    check_plan(plan);
-    return cuda::make_cuda_program(std::move(plan), memory, kernels_, program);
+    return {std::move(plan), std::move(products)};
   }
 
- private:
+  // The recorded algorithm; where there is none, or this library has it not, the library's own
+  // choice or the fastest of its candidates.
+  std::shared_ptr<cuda::Blas::Plan> chosen(cuda::Context& context, const cuda::BlasProduct& product,
+                                           Tuning& record, bool autotune) {
+    constexpr int most_candidates = 16;
+    const std::string name = product.str();
+    if (const auto known = record.find(name))
+      if (std::shared_ptr<cuda::Blas::Plan> plan = blas_->make(product, *known)) return plan;
+    auto candidates = blas_->candidates(product, autotune ? most_candidates : 1);
+    if (candidates.empty())
+      throw Error(Status::device, fmt::format("the library has no algorithm for {}", name),
+                  context.name(), "use another --precision, or --device cpu");
+    const std::size_t best = autotune ? cuda::fastest(context, product, candidates) : 0;
+    std::shared_ptr<cuda::Blas::Plan> plan = std::move(candidates[best]);
+    record.set(name, plan->algorithm());
+    return plan;
+  }
+
   [[nodiscard]] cuda::CudaStore& of_this(Store& store, const char* otherwise) const {
     auto* memory = dynamic_cast<cuda::CudaStore*>(&store);
     if (memory == nullptr || memory->context()->device() != gpu_)

@@ -20,8 +20,8 @@ struct CudaDeviceOptions {
   // Tests: what kernels are cut for, instead of the GPU's own number; with few of them products
   // take the largest tiles.
   int multiprocessors = 0;
-  // A library for the products of dense layers that are not fused and have no size below
-  // `blas_from`; called when the first of them is met. Null, or a null result: own kernels.
+  // A library for the products of dense layers that are worth_a_library() from `blas_from` on;
+  // called when the first of them is met. Null, or a null result: own kernels.
   std::function<std::unique_ptr<cuda::Blas>()> make_blas = {};
   std::int64_t blas_from = 1024;
 };

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct CudaNode {
   const Node& node;
   const Properties& gpu;
   Precision precision = Precision::fp32;
+  // How values are stored, by id; empty: as the graph says. Only kernels that ask for it
+  // (takes_bf16, narrow.h) meet values stored as bf16.
+  std::span<const DType> stored = {};
   // What the launches want besides inputs and outputs; the preparation sets it. Workspace is
   // aligned to 256 bytes and holds anything; counters are zero, and must be left zero.
   std::int64_t workspace_bytes = 0;
@@ -47,6 +51,11 @@ struct CudaNode {
   [[nodiscard]] DType in_dtype(std::size_t i) const { return graph[node.inputs.at(i)].dtype; }
   [[nodiscard]] const Shape& out(std::size_t i) const { return graph[node.outputs.at(i)].shape; }
   [[nodiscard]] const Attrs& attrs() const { return node.attrs; }
+  [[nodiscard]] bool bf16(Value value) const {
+    return value && !stored.empty() && stored[static_cast<std::size_t>(value.id)] == DType::bf16;
+  }
+  [[nodiscard]] bool in_bf16(std::size_t i) const { return bf16(node.inputs.at(i)); }
+  [[nodiscard]] bool out_bf16(std::size_t i) const { return bf16(node.outputs.at(i)); }
 };
 
 // Given at each launch, or once where a graph is captured.

@@ -125,6 +125,11 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
                 "use --exec graph or eager");
   }
 
+  void run_batches(std::string_view, const Tensor&, std::string_view, Tensor&) override {
+    throw Error(Status::usage, "the persistent path trains, it has no batches of inputs",
+                "persistent", "use --exec graph or eager");
+  }
+
   [[nodiscard]] Tensor read(std::string_view name, int step) const override {
     const Value value = find(name);
     if (step < 0 || step >= steps())

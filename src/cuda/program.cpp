@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 
 #include "base/text.h"
 #include "cuvae/error.h"
+#include "graph/batches.h"
 #include "graph/plan_early.h"
 
 namespace cuvae::cuda {
@@ -86,20 +88,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
 
   void run() override {
     begin_run();
-    guarded([&] {
-      if (!options_.graph) {
-        encode();
-        return;
-      }
-      if (!executable_) {
-        load();
-        Capture capture(runtime(), context_->stream(0));
-        encode();
-        executable_ = capture.finish().instantiate();
-      }
-      const ProfilerRange range(runtime(), "run");
-      executable_.launch(context_->main());
-    });
+    guarded([&] { launch_run(); });
   }
 
   void run(const std::function<void(const TaskView&)>& observer) override {
@@ -167,9 +156,9 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     const Value value = find(name, step);
     const ValueInfo& info = graph()[value];
     if (const Value root = graph().root(value)) return store_.read(graph()[root].name);
-    Tensor copy(info.dtype, info.shape);
+    Tensor copy(plan_.stored(value), info.shape);
     fetch(value, step, copy.bytes());
-    return copy;
+    return copy.to(info.dtype);
   }
 
   [[nodiscard]] Tensor read_steps(std::string_view name) const override {
@@ -191,6 +180,43 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     return all;
   }
 
+  [[nodiscard]] std::vector<Tensor> read_all(
+      std::span<const std::string_view> names) const override {
+    std::vector<Tensor> all;
+    std::vector<Region> regions;
+    if (!fresh_) regions = spans_;
+    for (const std::string_view name : names) {
+      const Value value = find(name, 0);
+      const ValueInfo& info = graph()[value];
+      if (graph().root(value) || plan_.stored(value) != info.dtype) return Program::read_all(names);
+      all.emplace_back(info.dtype, info.shape);
+      const bool small = watching_ == 0 && fetched_at_.contains({value.id, 0});
+      if (!small)
+        regions.push_back(
+            {all.back().bytes().data(), address(0, value), all.back().bytes().size()});
+    }
+    context_->enter();
+    if (!regions.empty()) context_->download(regions);
+    fresh_ = true;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const auto known = fetched_at_.find({find(names[i], 0).id, 0});
+      if (watching_ == 0 && known != fetched_at_.end())
+        std::memcpy(all[i].bytes().data(), fetched_.data() + known->second, all[i].bytes().size());
+    }
+    return all;
+  }
+
+  void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                   Tensor& results) override {
+    const Batches batches = batches_of(graph(), steps(), input, rows, output, results);
+    if (batches.count == 0) return;
+    store_.mark_updated(input);
+    if (batches.count == 1 && options_.graph)
+      run_call(batches, rows.bytes().data(), results.bytes().data());
+    else
+      run_pipeline(batches, rows.bytes().data(), results.bytes().data());
+  }
+
   void write(std::string_view name, int step, const Tensor& tensor) override {
     const Value value = find(name, step);
     const ValueInfo& info = graph()[value];
@@ -205,7 +231,11 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
                   "program");
     context_->enter();
     fresh_ = false;
-    context_->upload(address(step, value), tensor.bytes());
+    const DType stored = plan_.stored(value);
+    if (stored == tensor.dtype())
+      context_->upload(address(step, value), tensor.bytes());
+    else
+      context_->upload(address(step, value), tensor.to(stored).bytes());
   }
 
   void fill_memory(std::byte value) override {
@@ -220,7 +250,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
  private:
   struct Prepared {
     CudaKernel kernel;
-    std::unique_ptr<Blas::Plan> product;  // instead of the kernel
+    std::shared_ptr<Blas::Plan> product;  // instead of the kernel
     std::int64_t workspace_bytes = 0;
     std::int64_t counters = 0;
     std::vector<int> early_inputs;
@@ -255,10 +285,12 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   [[nodiscard]] Runtime& runtime() const { return context_->runtime(); }
 
   void prepare(const KernelTable& kernels) {
-    for (const Node& node : graph().nodes()) {
-      CudaNode wanted{graph(), node, context_->gpu(), options_.precision};
+    for (std::size_t n = 0; n < graph().nodes().size(); ++n) {
+      const Node& node = graph().nodes()[n];
+      CudaNode wanted{graph(), node, context_->gpu(), options_.precision, plan_.options().stored};
       Prepared prepared;
-      if ((prepared.product = library_product(wanted))) {
+      if (!options_.products.empty() && options_.products[n]) {
+        prepared.product = options_.products[n];
         prepared.workspace_bytes = prepared.product->workspace_bytes();
         prepared.algorithm = prepared.product->algorithm();
         prepared_.push_back(std::move(prepared));
@@ -288,14 +320,6 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       control_bytes_ += padded(share.counters * static_cast<std::int64_t>(sizeof(unsigned)));
       forks_ = forks_ || (k > 0 && share.tasks > 0);
     }
-  }
-
-  // Null where the product, if it is one, is a kernel's.
-  [[nodiscard]] std::unique_ptr<Blas::Plan> library_product(const CudaNode& node) const {
-    const auto product = blas_product(node, options_.blas_from);
-    if (!product || !options_.blas) return nullptr;
-    const std::shared_ptr<Blas> blas = options_.blas();
-    return blas ? blas->plan(*product) : nullptr;
   }
 
   void require_memory() const {
@@ -458,6 +482,119 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     }
   }
 
+  // The whole run, into the streams.
+  void launch_run() {
+    if (!options_.graph) {
+      encode();
+      return;
+    }
+    if (!executable_) {
+      load();
+      Capture capture(runtime(), context_->stream(0));
+      encode();
+      executable_ = capture.finish().instantiate();
+    }
+    const ProfilerRange range(runtime(), "run");
+    executable_.launch(context_->main());
+  }
+
+  // A run between two copies, captured as one: what a call with little data costs is the host's
+  // calls of the runtime, of which two are left.
+  struct HostCall {
+    HostBuffer in;
+    HostBuffer out;  // the output, and the fault word behind it
+    GraphExec executable;
+  };
+
+  void run_call(const Batches& batches, const std::byte* rows, std::byte* results) {
+    begin_run();
+    const std::size_t word_at =
+        static_cast<std::size_t>(padded(static_cast<std::int64_t>(batches.output_bytes)));
+    HostCall& call = calls_[{batches.input.id, batches.output.id}];
+    unsigned code = 0;
+    guarded([&] {
+      if (!call.executable) {
+        load();
+        call.in = HostBuffer(runtime(), batches.input_bytes, "pinned memory of an input");
+        call.out = HostBuffer(runtime(), word_at + sizeof code, "pinned memory of an output");
+        auto* const out = static_cast<std::byte*>(call.out.get());
+        Capture capture(runtime(), context_->stream(0));
+        runtime().copy_to_device(pointer(0, batches.input), call.in.get(), batches.input_bytes,
+                                 context_->main());
+        encode();
+        runtime().copy_to_host(out, address(0, batches.output), batches.output_bytes,
+                               context_->main());
+        runtime().copy_to_host(out + word_at, control_.get(), sizeof code, context_->main());
+        call.executable = capture.finish().instantiate();
+      }
+      if (batches.input_bytes > 0) std::memcpy(call.in.get(), rows, batches.input_bytes);
+      const ProfilerRange range(runtime(), "call");
+      call.executable.launch(context_->main());
+      context_->stream(0).synchronize();
+      const auto* const out = static_cast<const std::byte*>(call.out.get());
+      std::memcpy(&code, out + word_at, sizeof code);
+      if (batches.output_bytes > 0) std::memcpy(results, out, batches.output_bytes);
+    });
+    pending = code != 0;
+    if (pending) context_->wait();  // says what it is, and clears it
+  }
+
+  // Many batches: while one runs, the results of the one before are on their way to the host, and
+  // the host copies those of two before out of pinned memory. The device keeps results of two
+  // batches besides the program's own.
+  void run_pipeline(const Batches& batches, const std::byte* rows, std::byte* results) {
+    struct Slot {
+      HostBuffer in;
+      HostBuffer out;
+      DeviceBuffer kept;
+      Event computed;
+      Event done;
+      std::int64_t batch = -1;  // whose results are on their way
+    };
+    begin_run();
+    std::array<Slot, 2> slots;
+    const auto finish = [&](Slot& slot) {
+      if (slot.batch < 0) return;
+      slot.done.synchronize();
+      if (batches.output_bytes > 0)
+        std::memcpy(results + static_cast<std::size_t>(slot.batch) * batches.output_bytes,
+                    slot.out.get(), batches.output_bytes);
+      slot.batch = -1;
+    };
+    guarded([&] {
+      Stream& back = context_->stream(static_cast<int>(streams_.size()));
+      for (std::int64_t i = 0; i < batches.count; ++i) {
+        Slot& slot = slots[static_cast<std::size_t>(i % 2)];
+        finish(slot);
+        if (!slot.done) {
+          slot.in = HostBuffer(runtime(), batches.input_bytes, "pinned memory of an input");
+          slot.out = HostBuffer(runtime(), batches.output_bytes, "pinned memory of an output");
+          slot.kept = DeviceBuffer(runtime(), batches.output_bytes, "results on their way");
+          slot.computed = Event(runtime());
+          slot.done = Event(runtime());
+        }
+        if (batches.input_bytes > 0)
+          std::memcpy(slot.in.get(), rows + static_cast<std::size_t>(i) * batches.input_bytes,
+                      batches.input_bytes);
+        runtime().copy_to_device(pointer(0, batches.input), slot.in.get(), batches.input_bytes,
+                                 context_->main());
+        launch_run();
+        runtime().copy_on_device(slot.kept.get(), pointer(0, batches.output), batches.output_bytes,
+                                 context_->main());
+        slot.computed.record(context_->main());
+        back.wait(slot.computed);
+        runtime().copy_to_host(slot.out.get(), slot.kept.get(), batches.output_bytes, back.get());
+        slot.done.record(back.get());
+        slot.batch = i;
+      }
+      for (std::int64_t i = 0; i < 2; ++i)
+        finish(slots[static_cast<std::size_t>((batches.count + i) % 2)]);
+      pending = true;
+      context_->wait();
+    });
+    pending = false;
+  }
+
   // The whole run, into the streams or into a capture that is open on the main one.
   void encode() {
     Encoder& encoder = context_->encoder();
@@ -484,8 +621,11 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   }
 
   // Makes the kernels ready: code that is loaded at its first use may not be while a capture is
-  // open.
+  // open. A library's products run once, on whatever the arena holds: what they write there, the
+  // run writes anew.
   void load() {
+    for (const Step& step : steps_)
+      if (step.step == 0 && step.prepared->product) launch(step, 0, false);
     const Encoder::Loading loading(context_->encoder());
     for (const Step& step : steps_)
       if (step.step == 0 && !step.prepared->product) launch(step, 0, false);
@@ -575,6 +715,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   std::vector<void*> pointers_;
   std::vector<Access> accesses_;
   GraphExec executable_;
+  std::map<std::pair<std::int32_t, std::int32_t>, HostCall> calls_;  // by input and output
   std::int64_t launches_ = 0;
   std::int64_t products_ = 0;  // of a library, in the run that is encoded
   bool dirty_ = false;         // a run was broken off: counters may be anything

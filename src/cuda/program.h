@@ -2,10 +2,11 @@
 // A plan with its kernels and memory on a GPU.
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "cuda/blas.h"
 #include "cuda/cuda_device.h"
 #include "cuda/store.h"
 #include "graph/plan.h"
@@ -15,9 +16,8 @@ namespace cuvae::cuda {
 struct ProgramOptions {
   Precision precision = Precision::fp32;
   bool graph = true;  // captured once and replayed; else launched node by node
-  // For the products that blas_product() names; null, or a null result: own kernels.
-  std::function<std::shared_ptr<Blas>()> blas = {};
-  std::int64_t blas_from = 0;
+  // By node: what makes its product instead of a kernel; null, or none at all: kernels.
+  std::vector<std::shared_ptr<Blas::Plan>> products = {};
   std::string note = {};  // Program::note()
 };
 

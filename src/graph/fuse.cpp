@@ -44,6 +44,7 @@ class Fuser {
     using Pattern = std::optional<Group> (Fuser::*)(std::int32_t) const;
     std::vector<Pattern> patterns;
     if (options_.constants) patterns.push_back(&Fuser::constant);
+    if (options_.layer_pair) patterns.push_back(&Fuser::layer_pair);
     if (options_.linear_activation) patterns.push_back(&Fuser::linear_activation);
     // Where the larger one is not legal, its first part may be.
     if (options_.linear_bottleneck && options_.linear_sample_kl && options_.linear_activation)
@@ -188,6 +189,36 @@ class Fuser {
       group.inputs.push_back(made->hyper);
       group.attrs.set("slot", made->slot);
     }
+    return group;
+  }
+
+  // linear -> activation -> linear, and an activation where one follows, of very few rows. Only at
+  // the end of a graph: elsewhere the second layer goes with what follows it.
+  std::optional<Group> layer_pair(std::int32_t n) const {
+    constexpr std::int64_t most_rows = 4;
+    const Node& first = node(n);
+    if (first.op != Op::linear || !input(first, 2)) return {};
+    if (graph_[first.outputs[0]].shape[0] > most_rows) return {};
+    const std::int32_t a = reader(first.outputs[0], Op::activation);
+    if (a < 0) return {};
+    const std::int32_t s = reader(node(a).outputs[0], Op::linear);
+    if (s < 0 || !input(node(s), 2)) return {};
+    const Node& second = node(s);
+    Group group{
+        {n, a, s},
+        Op::layer_pair,
+        second.name,
+        {first.inputs[0], first.inputs[1], second.inputs[1], first.inputs[2], second.inputs[2]},
+        second.outputs,
+        node(a).attrs};
+    const std::int32_t last = reader(second.outputs[0], Op::activation);
+    if (graph_.is_output(second.outputs[0])) return group;
+    if (last < 0 || deps_.readers[second.outputs[0].id].size() != 1) return {};
+    group.nodes.push_back(last);
+    group.name = node(last).name;
+    group.outputs = node(last).outputs;
+    group.attrs.set("out_kind", node(last).attrs.text("kind"));
+    if (node(last).attrs.has("alpha")) group.attrs.set("out_alpha", node(last).attrs.real("alpha"));
     return group;
   }
 

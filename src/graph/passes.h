@@ -24,6 +24,7 @@ struct FuseOptions {
   bool linear_dgrad_bottleneck = true;  // linear_dgrad_sample_kl and linear_dgrad_activation
   bool linear_wgrad_adam = true;
   bool elbo = true;
+  bool layer_pair = true;  // of at most 4 rows
 };
 
 // Rewrites patterns into fused operators. Names of surviving values are kept. Legality, for every

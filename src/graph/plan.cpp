@@ -39,8 +39,7 @@ std::int64_t checked_add(std::int64_t a, std::int64_t b) {
   return sum;
 }
 
-std::int64_t bytes_of(const ValueInfo& info, DType real) {
-  const DType stored = info.dtype == DType::f32 ? real : info.dtype;
+std::int64_t bytes_of(const ValueInfo& info, DType stored) {
   std::int64_t bytes = 0;
   if (__builtin_mul_overflow(info.shape.elements(), static_cast<std::int64_t>(size_of(stored)),
                              &bytes) ||
@@ -150,6 +149,8 @@ class Planner {
              "use a power of two up to 2^30");
     if (options.real != DType::f32 && options.real != DType::f64)
       refuse(fmt::format("{} as the real type", name_of(options.real)), "use f32 or f64");
+    if (!options.stored.empty() && options.stored.size() != g().values().size())
+      refuse("storage types of other values", "give one for each value");
     nodes_ = static_cast<int>(g().nodes().size());
     values_ = static_cast<int>(g().values().size());
     if (std::int64_t{nodes_} * options.steps > max_tasks ||
@@ -162,7 +163,7 @@ class Planner {
     bytes_.resize(values_);
     roots_.resize(values_);
     for (int v = 0; v < values_; ++v) {
-      bytes_[v] = bytes_of(g()[Value{v}], options.real);
+      bytes_[v] = bytes_of(g()[Value{v}], plan_.stored(Value{v}));
       roots_[v] = g().root(Value{v});
       if (roots_[v] == Value{v})
         plan_.persistent_bytes_ = checked_add(plan_.persistent_bytes_, bytes_[v]);
@@ -712,6 +713,14 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
   return Planner(std::move(graph), options).run();
 }
 
+DType Plan::stored(Value value) const {
+  const ValueInfo& info = graph_[value];
+  if (info.dtype != DType::f32) return info.dtype;
+  if (!options_.stored.empty() && !graph_.root(value))
+    return options_.stored[static_cast<std::size_t>(value.id)];
+  return options_.real;
+}
+
 const Place& Plan::place(int step, Value value) const {
   const auto count = static_cast<std::int64_t>(graph_.values().size());
   if (step < 0 || step >= options_.steps || !value || value.id >= count)
@@ -739,6 +748,10 @@ int Plan::depth() const {
   return depth.empty() ? 0 : *std::max_element(depth.begin(), depth.end());
 }
 
+std::string Plan::note_of(int node) const {
+  return options_.notes.empty() ? std::string() : options_.notes[static_cast<std::size_t>(node)];
+}
+
 std::string Plan::dot() const {
   constexpr std::string_view colours[] = {"lightblue", "lightyellow", "lightpink", "lightgreen",
                                           "lavender",  "wheat",       "lightcyan", "mistyrose"};
@@ -746,8 +759,10 @@ std::string Plan::dot() const {
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
     const Task& task = tasks_[i];
     const Node& node = graph_.nodes()[task.node];
-    text += fmt::format("  t{} [label=\"{}: {}\\n{}\\nstep {}, stream {}\", fillcolor={}];\n", i, i,
-                        escaped(node.name), op_def(node.op).name, task.step, task.stream,
+    const std::string note = note_of(task.node);
+    text += fmt::format("  t{} [label=\"{}: {}\\n{}{}{}\\nstep {}, stream {}\", fillcolor={}];\n",
+                        i, i, escaped(node.name), op_def(node.op).name, note.empty() ? "" : "\\n",
+                        escaped(note), task.step, task.stream,
                         colours[task.stream % std::size(colours)]);
   }
   for (const auto& [a, b] : edges_) text += fmt::format("  t{} -> t{};\n", a, b);
@@ -766,12 +781,13 @@ std::string Plan::str() const {
     const Node& node = graph_.nodes()[task.node];
     text += fmt::format("{:>5}  step {}  stream {}  {} ({})", i, task.step, task.stream, node.name,
                         op_def(node.op).name);
+    if (const std::string note = note_of(task.node); !note.empty()) text += "  " + note;
     if (!task.waits.empty()) text += fmt::format("  waits {}", fmt::join(task.waits, ","));
     text += '\n';
     for (const Value out : node.outputs) {
       const ValueInfo& info = graph_[out];
       const Place& where = place(task.step, out);
-      text += fmt::format("         {} {} {}  {}  {} bytes\n", info.name, name_of(info.dtype),
+      text += fmt::format("         {} {} {}  {}  {} bytes\n", info.name, name_of(stored(out)),
                           info.shape.str(),
                           where.root ? fmt::format("in `{}`", graph_[where.root].name)
                                      : fmt::format("at {}", where.offset),

@@ -18,7 +18,10 @@ struct PlanOptions {
   bool keep_all = false;         // every value stays readable after the run (implies no reuse)
   std::int64_t alignment = 256;  // bytes
   DType real = DType::f32;       // what f32 values are stored as: f32 or f64
-  std::uint64_t order_seed = 0;  // 0: the default order; else a random legal one (tests)
+  // How transient f32 values are stored, by value id; empty: as `real`.
+  std::vector<DType> stored = {};
+  std::vector<std::string> notes = {};  // printed beside nodes, by node; empty: none
+  std::uint64_t order_seed = 0;         // 0: the default order; else a random legal one (tests)
 };
 
 struct Task {
@@ -40,6 +43,8 @@ class Plan {
   [[nodiscard]] const PlanOptions& options() const noexcept { return options_; }
   // A legal total order; within a stream, the order of execution.
   [[nodiscard]] const std::vector<Task>& tasks() const noexcept { return tasks_; }
+  // How a value is stored.
+  [[nodiscard]] DType stored(Value value) const;
   // Where a value of an unrolled step lives.
   [[nodiscard]] const Place& place(int step, Value value) const;
   [[nodiscard]] std::int64_t arena_bytes() const noexcept { return arena_bytes_; }
@@ -59,6 +64,7 @@ class Plan {
   [[nodiscard]] std::string str() const;  // a table: task, stream, node, shapes, offset, bytes
 
  private:
+  [[nodiscard]] std::string note_of(int node) const;
   friend class Planner;
   friend class PlanEditor;  // tests: plants faults that the checker must find
   Graph graph_;

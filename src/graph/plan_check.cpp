@@ -112,7 +112,7 @@ class Checker {
         const Value value{static_cast<std::int32_t>(v)};
         const ValueInfo& info = graph_.values()[v];
         const Place& place = plan_.place(step, value);
-        const DType stored = info.dtype == DType::f32 ? plan_.options().real : info.dtype;
+        const DType stored = plan_.stored(value);
         const auto bytes = static_cast<std::int64_t>(size_of(stored)) * info.shape.elements();
         const Value root = info.producer < 0 ? value : info.version_of;
         if (place.bytes != bytes)

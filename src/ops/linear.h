@@ -1,6 +1,8 @@
 #pragma once
 // Checks and costs that the dense layer shares with its fused forms.
 
+#include <optional>
+
 #include "ops/rules.h"
 
 namespace cuvae {
@@ -12,6 +14,8 @@ Shape expect_dgrad(const InferContext& c);
 // dy [B, out], x [B, in]: [out, in].
 Shape expect_wgrad(const InferContext& c);
 
+// layer_pair's second activation, as an activation's attributes; nothing where it has none.
+std::optional<Attrs> second_activation(const Attrs& attrs);
 Cost linear_cost(const Graph& graph, const Node& node);
 // Of dgrad and of wgrad: input 0 times the columns of input 1.
 Cost dgrad_cost(const Graph& graph, const Node& node);

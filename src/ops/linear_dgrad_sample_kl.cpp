@@ -1,8 +1,6 @@
 // What comes back through the sample and the KL term: the gradient of the encoder's heads, from
 // that of the layer that reads z.
 
-#include <fmt/format.h>
-
 #include "ops/linear.h"
 
 namespace cuvae {
@@ -21,15 +19,9 @@ std::vector<OutputSpec> infer(const InferContext& c) {
 }
 
 std::vector<Value> compose(ComposeContext& c) {
-  const Value eps = c.in(2), mean = c.in(3), logvar = c.in(4), dkl = c.in(5);
   const Value dz = c.graph.apply("linear_dgrad", c.name("dgrad"), {c.in(0), c.in(1)});
-  const auto of_kl = c.graph.add("gaussian_kl_grad", c.name("kl"), {dkl, mean, logvar});
-  const Value of_z = c.graph.apply("sample_grad", c.name("sample"), {dz, eps, logvar});
-  const Value dmean = c.graph.apply("add", c.name("dmean"), {of_kl[0], dz});
-  const Value dlogvar = c.graph.apply("add", c.name("dlogvar"), {of_kl[1], of_z});
-  const Value draw = c.graph.apply("activation_grad", c.name("bound"), {dlogvar, logvar},
-                                   {{"kind", std::string("bound_logvar")}});
-  return {c.graph.apply("concat", c.name("heads"), {dmean, draw})};
+  return {
+      c.graph.apply("sample_kl_grad", c.name("heads"), {dz, c.in(2), c.in(3), c.in(4), c.in(5)})};
 }
 
 }  // namespace

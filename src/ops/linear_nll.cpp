@@ -17,13 +17,9 @@ std::vector<OutputSpec> infer(const InferContext& c) {
 }
 
 std::vector<Value> compose(ComposeContext& c) {
-  const std::string& likelihood = c.node.attrs.text("likelihood");
-  const Attrs attrs = select(c.node.attrs, {"sigma"});
   const Value y = c.graph.apply("linear", c.name("linear"), {c.in(0), c.in(1), c.in(2)});
-  const Value nll = c.graph.apply(likelihood + "_nll", c.name("nll"), {y, c.in(3)}, attrs);
-  const Value dlogits =
-      c.graph.apply(likelihood + "_nll_grad", c.name("dlogits"), {c.in(4), y, c.in(3)}, attrs);
-  return {nll, dlogits};
+  return c.graph.add("nll_with_grad", c.name("nll"), {y, c.in(3), c.in(4)},
+                     select(c.node.attrs, {"likelihood", "sigma"}));
 }
 
 }  // namespace

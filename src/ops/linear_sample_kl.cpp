@@ -24,16 +24,9 @@ std::vector<OutputSpec> infer(const InferContext& c) {
 }
 
 std::vector<Value> compose(ComposeContext& c) {
-  const std::int64_t half = c.graph[c.in(1)].shape[0] / 2;
   const Value heads = c.graph.apply("linear", c.name("linear"), {c.in(0), c.in(1), c.in(2)});
-  const auto parts =
-      c.graph.add("split", c.name("split"), {heads}, {{"sizes", fmt::format("{},{}", half, half)}});
-  const Value logvar = c.graph.apply("activation", c.name("bound"), {parts[1]},
-                                     {{"kind", std::string("bound_logvar")}});
-  const auto drawn = c.graph.add("sample", c.name("sample"), {parts[0], logvar, c.in(3), c.in(4)},
-                                 select(c.node.attrs, {"purpose", "stream", "samples"}));
-  const Value kl = c.graph.apply("gaussian_kl", c.name("kl"), {parts[0], logvar});
-  return {parts[0], logvar, drawn[0], drawn[1], kl};
+  return c.graph.add("sample_kl", c.name("sample"), {heads, c.in(3), c.in(4)},
+                     select(c.node.attrs, {"purpose", "stream", "samples"}));
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "kernels/device/device.cuh"
@@ -13,82 +16,131 @@ using cuda::BlasOperands;
 using cuda::BlasProduct;
 using Epilogue = BlasProduct::Epilogue;
 
-// Sums in double, rounded once: what a library gives lies around it.
-void multiply(const BlasProduct& p, const BlasOperands& o) {
+constexpr std::array<const char*, 2> names{"host loops", "host loops backwards"};
+
+// What one launch does.
+struct Work {
+  BlasProduct product;
+  BlasOperands operands;
+  int algorithm = 0;
+  std::chrono::milliseconds delay{};
+};
+
+double load(const void* data, DType dtype, std::size_t i) {
+  if (dtype == DType::f32) return static_cast<double>(static_cast<const float*>(data)[i]);
+  const std::uint32_t bits = static_cast<const std::uint16_t*>(data)[i];
+  return static_cast<double>(std::bit_cast<float>(bits << 16));
+}
+
+void store(void* data, DType dtype, std::size_t i, double value) {
+  const auto rounded = static_cast<float>(value);
+  if (dtype == DType::f32)
+    static_cast<float*>(data)[i] = rounded;
+  else
+    static_cast<std::uint16_t*>(data)[i] =
+        static_cast<std::uint16_t>(CUVAE_KERNELS::device::bf16_bits(rounded));
+}
+
+// Sums in double, rounded once: what a library gives lies around it. The second algorithm adds the
+// terms in float, from the last to the first: other bits.
+void multiply(const Work& work) {
+  const BlasProduct& p = work.product;
+  const BlasOperands& o = work.operands;
   const auto m = static_cast<std::size_t>(p.m);
   const auto n = static_cast<std::size_t>(p.n);
   const auto k = static_cast<std::size_t>(p.k);
+  const bool backwards = work.algorithm == 1;
+  if (!backwards && work.delay.count() > 0) std::this_thread::sleep_for(work.delay);
   const auto a = [&](std::size_t row, std::size_t t) {
-    return static_cast<double>(o.a[p.a_transposed ? t * m + row : row * k + t]);
+    return load(o.a, p.operands, p.a_transposed ? t * m + row : row * k + t);
   };
+  std::vector<double> b(n * k);  // [k, n]
+  for (std::size_t t = 0; t < k; ++t)
+    for (std::size_t column = 0; column < n; ++column)
+      b[t * n + column] = load(o.b, p.operands, p.b_transposed ? column * k + t : t * n + column);
   std::vector<double> sums(n);
   for (std::size_t row = 0; row < m; ++row) {
     std::fill(sums.begin(), sums.end(), 0.0);
     double a_sum = 0;
-    for (std::size_t t = 0; t < k; ++t) a_sum += a(row, t);
-    if (p.b_transposed) {
-      for (std::size_t column = 0; column < n; ++column)
-        for (std::size_t t = 0; t < k; ++t)
-          sums[column] += a(row, t) * static_cast<double>(o.b[column * k + t]);
-    } else {
-      for (std::size_t t = 0; t < k; ++t)
-        for (std::size_t column = 0; column < n; ++column)
-          sums[column] += a(row, t) * static_cast<double>(o.b[t * n + column]);
+    for (std::size_t step = 0; step < k; ++step) {
+      const std::size_t t = backwards ? k - 1 - step : step;
+      const double factor = a(row, t);
+      a_sum += factor;
+      for (std::size_t column = 0; column < n; ++column) {
+        sums[column] += factor * b[t * n + column];
+        if (backwards) sums[column] = static_cast<double>(static_cast<float>(sums[column]));
+      }
     }
     for (std::size_t column = 0; column < n; ++column) {
       double value = sums[column];
       if (p.epilogue == Epilogue::bias || p.epilogue == Epilogue::relu_bias)
-        value += static_cast<double>(o.vector[column]);
-      if (p.epilogue == Epilogue::relu_bias) value = std::max(value, 0.0);
-      o.c[row * n + column] = static_cast<float>(value);
+        value += load(o.vector, p.result, column);
+      if (p.epilogue == Epilogue::relu || p.epilogue == Epilogue::relu_bias)
+        value = value < 0.0 ? 0.0 : value;
+      store(o.c, p.result, row * n + column, value);
     }
-    if (p.epilogue == Epilogue::bias_gradient) o.vector[row] = static_cast<float>(a_sum);
+    if (p.epilogue == Epilogue::bias_gradient) store(o.vector, p.result, row, a_sum);
   }
 }
 
 // A kernel of one thread. It is none of kernels/, so it does not stand in the list of those.
-constexpr std::array<std::size_t, 2> sizes{sizeof(BlasProduct), sizeof(BlasOperands)};
-constexpr std::array<std::size_t, 2> alignments{alignof(BlasProduct), alignof(BlasOperands)};
-const KernelEntry product_entry{.invoke =
-                                    [](void* const* arguments) {
-                                      multiply(*static_cast<BlasProduct*>(arguments[0]),
-                                               *static_cast<BlasOperands*>(arguments[1]));
-                                    },
-                                .name = "host_product",
-                                .parameters = sizes.size(),
-                                .bytes = sizes.data(),
-                                .alignment = alignments.data()};
+constexpr std::array<std::size_t, 1> sizes{sizeof(Work)};
+constexpr std::array<std::size_t, 1> alignments{alignof(Work)};
+const KernelEntry product_entry{
+    .invoke = [](void* const* arguments) { multiply(*static_cast<Work*>(arguments[0])); },
+    .name = "host_product",
+    .parameters = sizes.size(),
+    .bytes = sizes.data(),
+    .alignment = alignments.data()};
 
 class HostPlan final : public cuda::Blas::Plan {
  public:
-  explicit HostPlan(const BlasProduct& product) : product_(product) {}
+  HostPlan(const BlasProduct& product, int algorithm, std::chrono::milliseconds delay)
+      : work_{product, {}, algorithm, delay} {}
   [[nodiscard]] std::int64_t workspace_bytes() const override { return 1024; }
-  [[nodiscard]] std::string algorithm() const override { return "host loops"; }
+  [[nodiscard]] std::string algorithm() const override {
+    return names[static_cast<std::size_t>(work_.algorithm)];
+  }
   void run(cuda::Runtime& runtime, const BlasOperands& operands,
            std::span<const cuda::Access> accesses, cuda::Runtime::Raw stream) override {
-    BlasProduct product = product_;
-    BlasOperands with = operands;
-    const std::array<void*, 2> arguments{&product, &with};
+    Work work = work_;
+    work.operands = operands;
+    const std::array<void*, 1> arguments{&work};
     cuda::LaunchShape shape;
     shape.accesses = accesses;
     runtime.launch({&product_entry, product_entry.name}, shape, arguments, stream);
   }
 
  private:
-  BlasProduct product_;
+  Work work_;
 };
 
 class HostBlas final : public cuda::Blas {
  public:
-  [[nodiscard]] std::unique_ptr<Plan> plan(const BlasProduct& product) override {
-    return std::make_unique<HostPlan>(product);
+  explicit HostBlas(std::chrono::milliseconds delay) : delay_(delay) {}
+  [[nodiscard]] std::vector<std::unique_ptr<Plan>> candidates(const BlasProduct& product,
+                                                              int most) override {
+    std::vector<std::unique_ptr<Plan>> plans;
+    for (int i = 0; i < std::min(most, static_cast<int>(names.size())); ++i)
+      plans.push_back(std::make_unique<HostPlan>(product, i, delay_));
+    return plans;
   }
+  [[nodiscard]] std::unique_ptr<Plan> make(const BlasProduct& product,
+                                           std::string_view algorithm) override {
+    for (int i = 0; i < static_cast<int>(names.size()); ++i)
+      if (names[static_cast<std::size_t>(i)] == algorithm)
+        return std::make_unique<HostPlan>(product, i, delay_);
+    return nullptr;
+  }
+
+ private:
+  std::chrono::milliseconds delay_;
 };
 
 }  // namespace
 
-std::unique_ptr<cuda::Blas> make_host_blas() {
-  return std::make_unique<HostBlas>();
+std::unique_ptr<cuda::Blas> make_host_blas(std::chrono::milliseconds delay) {
+  return std::make_unique<HostBlas>(delay);
 }
 
 }  // namespace cuvae::simt

@@ -66,10 +66,12 @@ RowScores Evaluator::rows(std::int64_t sample) {
   store_.bind(store_name::eval_data(rows), split_.images);
   for (std::int64_t position = 0; position < rows; position += batch_) {
     const Program& program = run_batch(position, sample);
-    append_finite(scores.reconstruction, program.read("nll_rows"));
-    append_finite(scores.kl, program.read("kl_rows"));
-    copy_rows(program.read("mean"), scores.mean, position);
-    copy_rows(program.read("logvar"), scores.logvar, position);
+    static constexpr std::array<std::string_view, 4> names{"nll_rows", "kl_rows", "mean", "logvar"};
+    const std::vector<Tensor> read = program.read_all(names);
+    append_finite(scores.reconstruction, read[0]);
+    append_finite(scores.kl, read[1]);
+    copy_rows(read[2], scores.mean, position);
+    copy_rows(read[3], scores.logvar, position);
   }
   return scores;
 }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <tuple>
 
 #include "cuvae/error.h"
 #include "cuvae/rng.h"
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::int64_t chunk_rows = 1000;
+constexpr std::int64_t gpu_chunk_rows = 4096;  // copies of a few MiB, each worth its launch
 constexpr std::uint64_t config_cap = std::uint64_t{1} << 20;
 
 // Rows [first, first + part.rows) of `whole` become those of `part`.
@@ -235,18 +237,27 @@ Tensor LoadedRun::decode(const Tensor& latents) {
   }
   const std::int64_t n = latents.shape()[0];
   Tensor decoded(DType::f32, Shape{n, model_->input().features()});
-  std::unique_ptr<Program> program;
-  std::int64_t batch = 0;
-  for (std::int64_t first = 0; first < n; first += batch) {
-    const std::int64_t rows = std::min(chunk_rows, n - first);
-    if (rows != batch) program = device_.compile(model_->decoder_graph(rows), *store_, {});
-    batch = rows;
-    store_->write(store_name::latents(batch), take_rows(reals, first, batch));
-    program->run();
-    put_rows(decoded, program->read("decoded"), first);
+  // Full batches in one go, and the rest.
+  const std::int64_t batch = device_.info().name == "cpu" ? chunk_rows : gpu_chunk_rows;
+  const std::int64_t whole = n / batch * batch;
+  for (const auto& [first, count, size] :
+       {std::tuple{std::int64_t{0}, whole, batch}, {whole, n - whole, n - whole}}) {
+    if (count == 0) continue;
+    Tensor part(DType::f32, Shape{count, decoded.shape()[1]});
+    decoder(size).run_batches(store_name::latents(size), take_rows(reals, first, count), "decoded",
+                              part);
+    put_rows(decoded, part, first);
   }
   require_finite_values(decoded);
   return decoded;
+}
+
+Program& LoadedRun::decoder(std::int64_t batch) {
+  if (!decoder_ || decoder_batch_ != batch) {
+    decoder_ = device_.compile(model_->decoder_graph(batch), *store_, {});
+    decoder_batch_ = batch;
+  }
+  return *decoder_;
 }
 
 LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,

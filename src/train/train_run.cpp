@@ -121,6 +121,8 @@ Workplace open_workplace(const Config& config, const TrainRunOptions& options,
   workplace.trainer.compile = options.compile;
   workplace.trainer.compile.exec = config.run.exec;
   workplace.trainer.compile.precision = config.run.precision;
+  workplace.trainer.compile.autotune = config.run.autotune;
+  workplace.trainer.compile.tuning = std::make_shared<Tuning>();  // one for all that begin
   workplace.trainer.compile.steps = 0;
   // Graphs of several replicas overlap; a kernel that takes the whole GPU leaves no room.
   if (replicas > 1 && config.run.exec == "auto" &&
@@ -182,7 +184,9 @@ TrainRun::TrainRun(const Config& config, const TrainRunOptions& options, fs::pat
 void TrainRun::open(const Workplace& workplace) {
   device_ = workplace.device;
   dataset_ = workplace.dataset;
-  trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, workplace.trainer);
+  TrainerOptions how = workplace.trainer;
+  if (options_.resume) how.compile.tuning = recorded_tuning(checkpoint_);
+  trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, how);
   if (!options_.resume) return;
   trainer_->restore(checkpoint_, folder_.last().string());
   const std::string before = checkpoint_.metadata.at("execution");

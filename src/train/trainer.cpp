@@ -92,6 +92,13 @@ TrainingSpec training_spec(const Config& config, std::int64_t dataset_rows, std:
 
 }  // namespace
 
+std::shared_ptr<Tuning> recorded_tuning(const TensorFile& checkpoint) {
+  const auto found = checkpoint.metadata.find("algorithms");
+  return std::make_shared<Tuning>(found == checkpoint.metadata.end()
+                                      ? Tuning()
+                                      : Tuning::parse(found->second, checkpoint.source));
+}
+
 TrainingPosition training_position(const TensorFile& checkpoint) {
   const Metadata metadata(checkpoint, checkpoint.source);
   const TrainingPosition position{.step = metadata.integer("step"),
@@ -175,6 +182,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);
 
   device_.check(options_.compile);
+  if (!options_.compile.tuning) options_.compile.tuning = std::make_shared<Tuning>();
   if (options_.compile.steps == 0) {
     // Worth it where a run costs more to launch than to wait for.
     const bool graphs = device_.info().name.starts_with("cuda") && options_.compile.exec != "eager";
@@ -456,6 +464,9 @@ TensorFile Trainer::checkpoint() const {
                    {"epoch.kl", exact(sums_.kl)}};
   if (std::string tuning = program_->tuning(); !tuning.empty()) {
     file.metadata["tuning"] = std::move(tuning);
+  }
+  if (const Tuning& record = *options_.compile.tuning; !record.empty()) {
+    file.metadata["algorithms"] = record.str();
   }
   return file;
 }

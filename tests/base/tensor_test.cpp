@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <string>
@@ -139,6 +140,34 @@ TEST(Tensors, Reshape) {
   EXPECT_EQ(reshaped.as<float>()[5], 5.0F);
   EXPECT_EQ(tensor.shape(), (Shape{2, 3}));
   EXPECT_EQ(status_of([&] { (void)tensor.reshaped(Shape{7}); }), Status::failed);
+}
+
+TEST(Tensors, Bf16IsTheUpperHalfOfAFloatRoundedToEven) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const std::vector<std::pair<float, float>> rounded = {
+      {0.0f, 0.0f},
+      {-1.5f, -1.5f},
+      {1.0f + 0x1p-8f, 1.0f},                      // half way, to the even one
+      {1.0f + 0x1p-7f + 0x1p-8f, 1.0f + 0x1p-6f},  // ...
+      {1.0f + 0x1p-8f + 0x1p-20f, 1.0f + 0x1p-7f},
+      {0x1.fffp127f, inf},
+      {-inf, -inf}};
+  std::vector<float> values;
+  for (const auto& [from, to] : rounded) values.push_back(from);
+  values.push_back(std::numeric_limits<float>::quiet_NaN());
+  const Tensor reals(Shape{8}, std::span<const float>(values));
+  const Tensor stored = reals.to(DType::bf16);
+  EXPECT_EQ(stored.bytes().size(), 16U);
+  EXPECT_EQ(name_of(stored.dtype()), "bf16");
+  const Tensor back = stored.to(DType::f32);
+  for (std::size_t i = 0; i < rounded.size(); ++i) {
+    EXPECT_EQ(back.as<float>()[i], rounded[i].second) << i;
+    EXPECT_EQ(stored.item(static_cast<std::int64_t>(i)), static_cast<double>(rounded[i].second));
+    EXPECT_EQ(stored.to(DType::f64).as<double>()[i], static_cast<double>(rounded[i].second));
+  }
+  EXPECT_TRUE(std::isnan(back.as<float>()[7]));
+  EXPECT_THROW(static_cast<void>(stored.as<float>()), Error);
+  EXPECT_THROW(static_cast<void>(Tensor(DType::u8, Shape{1}).to(DType::bf16)), Error);
 }
 
 }  // namespace

@@ -78,7 +78,7 @@ declare -A arrows=(
   [kernels]='kernels kernels/device cuda ops base'
 )
 declare -A headers=(
-  [error]=base [rng]=base [tensor]=base [version]=base [graph]=graph [device]=api [model]=model
+  [error]=base [rng]=base [tensor]=base [tuning]=base [version]=base [graph]=graph [device]=api [model]=model
   [dataset]=data [config]=config [image]=io [npy]=io [safetensors]=io
   [trainer]=train [run]=train [compare]=train [bench]=bench
 )

@@ -107,6 +107,17 @@ TEST_F(Commands, TrainTellsWhatItDid) {
   }
 }
 
+// There is nothing to be timed on a CPU; the run keeps what was asked for.
+TEST_F(Commands, AutotuneIsPartOfTheRun) {
+  const ProcessResult result = train("run", {"--autotune", "--epochs", "1"});
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(file_bytes(folder_ / "run/config.toml"), "autotune = true");
+  const ProcessResult more = in_folder({"train", "--resume", "--out", "run", "--epochs", "2"});
+  EXPECT_EQ(more.status, 0) << more.err;
+  expect_contains(file_bytes(folder_ / "run/config.toml"), "autotune = true");
+  expect_refused(train("other", {"--set", "run.autotune=yes"}), 2, "`run.autotune`");
+}
+
 TEST_F(Commands, QuietTrainSaysNothingOnStandardError) {
   const ProcessResult result = train("run", {"--quiet"});
   EXPECT_EQ(result.status, 0);

@@ -329,6 +329,7 @@ TEST(Shell, InfoTellsTheBuildAndAConfiguration) {
             8 * json.at("arena_bytes").get<std::int64_t>());
   EXPECT_GT(json.at("persistent_bytes").get<std::int64_t>(),
             4 * json.at("parameters").get<std::int64_t>());
+  EXPECT_TRUE(json.at("library").empty());  // of products, with a GPU only
   EXPECT_EQ(run({"info", "--dump-plan", "p.dot"}, there).status, 0);
   expect_contains(file_bytes(folder / "p.dot"), "digraph");
 }

@@ -244,6 +244,8 @@ const Row rows[] = {
     {"run.exec", "\"graph\"", nullptr},
     {"run.exec", "\"persistent\"", nullptr},
     {"run.exec", "\"fused\"", "use \"auto\", \"eager\", \"graph\" or \"persistent\""},
+    {"run.autotune", "true", nullptr},
+    {"run.autotune", "1", "is an integer"},
     {"run.threads", "3", nullptr},
     {"run.threads", "-1", range},
     {"run.threads", "1000000000000000000", range},

@@ -89,9 +89,10 @@ TEST(Blas, TakesThePlaceOfKernelsFromASizeOn) {
       std::string with_library;
       std::string without;
       const auto asked = std::make_shared<int>(0);
-      const auto library = results(*runner(17, asked), graph, options, &with_library);
+      // Of 20, 17 and 33 one is below 20, and two are below 21.
+      const auto library = results(*runner(20, asked), graph, options, &with_library);
       EXPECT_EQ(*asked, 1);
-      const auto own = results(*runner(18, asked), graph, options, &without);
+      const auto own = results(*runner(21, asked), graph, options, &without);
       EXPECT_EQ(*asked, 1);  // nothing large enough: not even opened
       for (const char* name : {"y: host loops", "dx: host loops", "dw: host loops"}) {
         EXPECT_NE(with_library.find(name), std::string::npos) << with_library;
@@ -112,10 +113,10 @@ TEST(Blas, TakesThePlaceOfKernelsFromASizeOn) {
 
 TEST(Blas, KnowsTheProductsOfDenseLayers) {
   const Graph graph = dense_layer(20, 17, 33, true);
-  const Properties gpu;
   const auto product = [&](const char* name) {
     const Node& node = graph.nodes()[static_cast<std::size_t>(graph[graph.find(name)].producer)];
-    return blas_product(CudaNode{graph, node, gpu}, 1);
+    EXPECT_TRUE(is_library_node(node));
+    return blas_product(graph, node, Precision::tf32);
   };
   const auto forward = product("y");
   ASSERT_TRUE(forward);
@@ -130,14 +131,33 @@ TEST(Blas, KnowsTheProductsOfDenseLayers) {
   EXPECT_FALSE(data->a_transposed || data->b_transposed);
   EXPECT_EQ(data->epilogue, Epilogue::none);
   const Node& last = graph.nodes().back();
-  const auto weight = blas_product(CudaNode{graph, last, gpu}, 17);
+  const auto weight = blas_product(graph, last, Precision::fp32);
   ASSERT_TRUE(weight);
   EXPECT_EQ((std::array{weight->m, weight->n, weight->k}),
             (std::array<std::int64_t, 3>{33, 17, 20}));
   EXPECT_TRUE(weight->a_transposed);
   EXPECT_FALSE(weight->b_transposed);
   EXPECT_EQ(weight->epilogue, Epilogue::bias_gradient);
-  EXPECT_FALSE(blas_product(CudaNode{graph, last, gpu}, 18));
+  EXPECT_EQ(weight->str(), "33x17x20 tn bias_gradient fp32 f32 f32");
+  EXPECT_EQ(forward->str(), "20x33x17 nt bias tf32 f32 f32");
+}
+
+TEST(Blas, TheSidesDecideWhoMakesAProduct) {
+  const auto worth = [](std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t from) {
+    return worth_a_library({.m = m, .n = n, .k = k}, from);
+  };
+  EXPECT_TRUE(worth(1024, 1024, 1024, 1024));
+  EXPECT_TRUE(worth(1024, 1024, 1023, 1024));
+  EXPECT_FALSE(worth(1024, 1023, 1023, 1024));
+  EXPECT_FALSE(worth(65536, 784, 512, 1024));
+  EXPECT_TRUE(worth(4096, 4096, 784, 1024));
+  EXPECT_TRUE(worth(16384, 256, 4096, 1024));
+  EXPECT_FALSE(worth(16384, 255, 4096, 1024));
+  EXPECT_FALSE(worth(128, 4096, 4096, 1024));
+  EXPECT_FALSE(worth(128, 512, 784, 1024));  // the default model
+  EXPECT_TRUE(worth(1, 1, 1, 0));
+  EXPECT_FALSE(worth(0, 1, 1, 0));
+  EXPECT_TRUE(worth(std::int64_t{1} << 40, std::int64_t{1} << 40, 1024, 1024));
 }
 
 TEST(Blas, TheStandInHasEveryEpilogue) {
@@ -153,7 +173,7 @@ TEST(Blas, TheStandInHasEveryEpilogue) {
   const auto multiply = [&](Epilogue epilogue) {
     runtime->copy_to_device(floats + 48, bias.data(), sizeof bias, stream.get());
     BlasProduct product{.m = 2, .n = 2, .k = 3, .epilogue = epilogue};
-    const auto plan = simt::make_host_blas()->plan(product);
+    const auto plan = std::move(simt::make_host_blas()->candidates(product, 1).front());
     const std::array<Access, 1> all{Access{memory.get(), 1024, true, false}};
     plan->run(*runtime, {floats, floats + 16, floats + 32, floats + 48, floats + 64}, all,
               stream.get());
@@ -167,6 +187,7 @@ TEST(Blas, TheStandInHasEveryEpilogue) {
   };
   EXPECT_EQ(first(multiply(Epilogue::none)), (std::array<float, 4>{-8, 6, -14, 12}));
   EXPECT_EQ(first(multiply(Epilogue::bias)), (std::array<float, 4>{2, 1, -4, 7}));
+  EXPECT_EQ(first(multiply(Epilogue::relu)), (std::array<float, 4>{0, 6, 0, 12}));
   EXPECT_EQ(first(multiply(Epilogue::relu_bias)), (std::array<float, 4>{2, 1, 0, 7}));
   const auto sums = multiply(Epilogue::bias_gradient);
   EXPECT_EQ(sums[16], 6);

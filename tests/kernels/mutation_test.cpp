@@ -216,6 +216,41 @@ Workload of_update() {
           }};
 }
 
+// And for two layers in one kernel, which read what the kernel before has made.
+Workload of_pair() {
+  return {"chain_pair", true, [](const SimtOptions& options) {
+            const OpenDevice on(options);
+            Graph graph;
+            const auto parameter = [&](const char* name, Shape shape) {
+              return graph.parameter(name, shape);
+            };
+            const Value x = graph.input("x", DType::f32, Shape{2, 9});
+            const Value twice = graph.apply("scale", "twice", {x}, {{"factor", 2.0}});
+            const Value pair =
+                graph.apply("layer_pair", "pair",
+                            {twice, parameter("w1", Shape{11, 9}), parameter("w2", Shape{13, 11}),
+                             parameter("b1", Shape{11}), parameter("b2", Shape{13})},
+                            {{"kind", std::string("relu")}});
+            const Value end = graph.apply("scale", "end", {pair}, {{"factor", 0.5}});
+            graph.output(end);
+            const auto store = on.device->make_store();
+            float next = 0;
+            for (const ValueInfo& info : graph.values()) {
+              if (info.producer >= 0) continue;
+              Tensor values(DType::f32, info.shape);
+              for (float& value : values.as<float>()) value = next = next * 0.75F + 1.25F;
+              store->write(info.name, values);
+            }
+            const auto program = on.device->compile(graph, *store, {.exec = "graph"});
+            poison(*program);
+            program->run();
+            Result result;
+            result.add(program->read("end"));
+            result.places = on.runtime->places();
+            return result;
+          }};
+}
+
 Workload of_training(const std::string& name, const CompileOptions& compile, int steps) {
   return {name, true, [=](const SimtOptions& options) {
             const OpenDevice on(options);
@@ -315,8 +350,12 @@ const Case* largest(const std::string& op, std::int64_t most, const std::string&
 
 std::vector<Workload> workloads() {
   const bool few = simt::with_tsan;  // half a millisecond for each CUDA thread
-  std::vector<Workload> all{of_device_layer(), of_update(), of_chain("rows", 12, 40),
-                            of_chain("cols", 12, 40), of_chain("all", few ? 11 : 110, 100)};
+  std::vector<Workload> all{of_device_layer(),
+                            of_update(),
+                            of_pair(),
+                            of_chain("rows", 12, 40),
+                            of_chain("cols", 12, 40),
+                            of_chain("all", few ? 11 : 110, 100)};
   // Sums over several blocks, of parts that all their warps write.
   Case tiles = *largest("linear_nll", 1'500);
   tiles.what = "three_tiles";

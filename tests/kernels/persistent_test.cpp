@@ -302,6 +302,29 @@ TEST(SimtPersistentRun, StopsWhenAsked) {
   }
 }
 
+TEST(SimtPersistentRun, HasNeitherNodesNorBatchesOfInputs) {
+  const Case c;
+  const auto device = make_simt_device(chip(c, 0));
+  const Subject s = subject(c);
+  const auto store = device->make_store();
+  CompileOptions options;
+  options.exec = "persistent";
+  const auto program = device->compile(s.graph, *store, options);
+  ASSERT_EQ(program->exec(), "persistent");
+  const auto refused = [](const std::function<void()>& call, const char* part) {
+    try {
+      call();
+      ADD_FAILURE() << part;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::usage);
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+    }
+  };
+  Tensor none(DType::f32, Shape{0, 1});
+  refused([&] { program->run_batches("data", none, "loss", none); }, "no batches of inputs");
+  refused([&] { static_cast<void>(program->profile(1)); }, "cannot be measured node by node");
+}
+
 // A block that waits longer than it should says so and takes the others with it.
 TEST(SimtPersistentRun, ABlockThatWaitsInVainEndsTheLaunch) {
   Case c;

@@ -212,6 +212,33 @@ class Table {
     }
   }
 
+  void layer_pairs() {
+    struct Pair {
+      Int b, in, hidden, out;
+    };
+    for (const Pair& s : {Pair{0, 3, 4, 5},
+                          {1, 0, 4, 5},
+                          {1, 3, 0, 5},
+                          {1, 3, 4, 0},
+                          {1, 1, 1, 1},
+                          {1, 32, 512, 784},
+                          {2, 7, 33, 9},
+                          {3, 31, 65, 63},
+                          {4, 33, 31, 17},
+                          {4, 5, 10007, 3},
+                          {5, 8, 16, 8}})
+      for (const char* last : {"", "sigmoid", "leaky_relu"}) {
+        Attrs attrs = {{"kind", std::string("relu")}};
+        if (*last != '\0') attrs.set("out_kind", std::string(last));
+        if (std::string(last) == "leaky_relu") attrs.set("out_alpha", 0.3);
+        add("layer_pair",
+            text(s.b) + "x" + text(s.in, s.hidden, s.out) + (*last != '\0' ? "_" : "") + last,
+            {real(Shape{s.b, s.in}), scaled(Shape{s.hidden, s.in}, 0.3),
+             scaled(Shape{s.out, s.hidden}, 0.3), real(Shape{s.hidden}), real(Shape{s.out})},
+            attrs, s.in + s.hidden);
+      }
+  }
+
   void elementwise() {
     for (const ActivationKind kind : all_activations()) {
       const std::string name(name_of(kind));
@@ -289,6 +316,13 @@ class Table {
       add("gaussian_kl_grad", what, {row, x, x});
       add("bernoulli_nll", what, {x, target}, {}, m.d, true);
       add("bernoulli_nll_grad", what, {row, x, target});
+      add("sample_kl_grad", what, {x, x, x, x, real(Shape{m.b}, Fill::positive)});
+      const CaseInput heads = real(Shape{m.b, 2 * m.d});
+      add("sample_kl", what, {heads, clock()}, purpose, m.d);
+      add("sample_kl", what + "_keyed", {heads, clock(), indices(m.b, 100000)}, purpose, m.d);
+      for (const char* likelihood : {"bernoulli", "gaussian"})
+        add("nll_with_grad", what + "_" + likelihood, {x, target, row},
+            {{"likelihood", std::string(likelihood)}, {"sigma", 0.7}}, m.d);
       const Attrs sigma = {{"sigma", 0.3}};
       add("gaussian_nll", what, {x, target}, sigma, m.d, true);
       add("gaussian_nll_grad", what, {row, x, target}, sigma);
@@ -300,6 +334,8 @@ class Table {
     add("bernoulli_nll", "extreme", {logits, target}, {}, 40);
     add("bernoulli_nll_grad", "extreme", {real(Shape{7}), logits, target});
     add("gaussian_nll", "extreme", {logits, target}, {}, 40);
+    add("nll_with_grad", "extreme", {logits, target, real(Shape{7})},
+        {{"likelihood", std::string("bernoulli")}}, 40);
     // From about 88 on float's exp(logvar) is infinite, which bound_logvar keeps away; 80 and less.
     const CaseInput logvar = scaled(shape, 20);
     add("gaussian_kl", "wide", {real(shape), logvar}, {}, 40);
@@ -365,6 +401,7 @@ const std::vector<Case>& parity_table() {
     t.data();
     t.products();
     t.bottlenecks();
+    t.layer_pairs();
     t.elementwise();
     t.rows();
     return t.cases;

@@ -330,23 +330,23 @@ std::vector<Expected> concat(const Operands& o) {
   return {expect(y)};
 }
 
-std::vector<Expected> linear_sample_kl(const Operands& o, std::size_t clock_at = 3) {
-  const std::size_t batch = o.dim(0, 0), d = o.dim(1, 0) / 2;
-  const Reals heads = linear(o);
+std::vector<Expected> sample_kl(const Operands& o, const Reals& heads, std::size_t d,
+                                std::size_t clock) {
+  const std::size_t batch = o.dim(0, 0);
   Reals mean, logvar;
   for (std::size_t b = 0; b < batch; ++b)
     for (std::size_t j = 0; j < d; ++j) {
       mean.push_back(heads[b * 2 * d + j]);
       logvar.push_back(bounded(heads[b * 2 * d + d + j]));
     }
-  const Reals eps = draws(o, clock_at, clock_at + 1, batch, d);
+  const Reals eps = draws(o, clock, clock + 1, batch, d);
   return {expect(mean), expect(logvar), expect(sampled(mean, logvar, eps)), expect(eps),
           expect(kl_rows(mean, logvar, batch))};
 }
 
 // linear_sample_kl, and y = f(z w^T + b)
 std::vector<Expected> linear_bottleneck(const Operands& o) {
-  auto outputs = linear_sample_kl(o, 5);
+  auto outputs = sample_kl(o, linear(o), o.dim(1, 0) / 2, 5);
   const std::size_t batch = o.dim(0, 0), out = o.dim(3, 0), d = o.dim(3, 1);
   const Reals z = outputs[2].real, w = o.factor(3), bias = o.real(4);
   Reals pre = times(rounded(z, o.rounding), w, batch, d, out);
@@ -361,9 +361,8 @@ std::vector<Expected> linear_bottleneck(const Operands& o) {
 }
 
 // The heads' gradient [B, 2 d].
-Reals dgrad_sample_kl(const Operands& o) {
-  const Reals dz = dgrad(o), eps = o.real(2), mean = o.real(3), lv = o.real(4), dkl = o.real(5);
-  const std::size_t d = o.dim(1, 1);
+Reals heads_gradient(const Reals& dz, const Reals& eps, const Reals& mean, const Reals& lv,
+                     const Reals& dkl, std::size_t d) {
   Reals heads(2 * dz.size());
   for (std::size_t i = 0; i < dz.size(); ++i) {
     const std::size_t b = i / d, at = b * 2 * d + i % d;
@@ -490,7 +489,7 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     if (a.integer("save_input", 0) != 0) outputs.push_back(expect(pre));
     return outputs;
   }
-  if (op == "linear_sample_kl") return linear_sample_kl(o);
+  if (op == "linear_sample_kl") return sample_kl(o, linear(o), o.dim(1, 0) / 2, 3);
   if (op == "linear_bottleneck") return linear_bottleneck(o);
   if (op == "linear_nll") {
     const Reals l = linear(o), x = o.real(3);
@@ -498,15 +497,58 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     return {constant_rows(nll_rows(likelihood, a.real("sigma", 1.0), l, x, o.dim(0, 0)), 1),
             expect(nll_grad(likelihood, a.real("sigma", 1.0), o.real(4), l, x))};
   }
+  if (op == "layer_pair") {
+    const std::size_t batch = o.dim(0, 0), in = o.dim(0, 1), hidden = o.dim(1, 0),
+                      out = o.dim(2, 0);
+    const Reals x = o.real(0), w1 = o.real(1), w2 = o.real(2), b1 = o.real(3), b2 = o.real(4);
+    Attrs last;
+    if (a.has("out_kind")) last.set("kind", a.text("out_kind"));
+    if (a.has("out_alpha")) last.set("alpha", a.real("out_alpha"));
+    Reals y(batch * out);
+    double most = 1;
+    for (std::size_t b = 0; b < batch; ++b) {
+      Reals h(hidden);
+      for (std::size_t j = 0; j < hidden; ++j) {
+        double sum = b1[j];
+        for (std::size_t k = 0; k < in; ++k) sum += x[b * in + k] * w1[j * in + k];
+        h[j] = plain_activation(activation_of(a), sum);
+      }
+      for (std::size_t i = 0; i < out; ++i) {
+        double sum = b2[i], squares = 1;
+        for (std::size_t j = 0; j < hidden; ++j) {
+          sum += h[j] * w2[i * hidden + j];
+          squares += std::pow(h[j] * w2[i * hidden + j], 2);
+        }
+        most = std::max(most, std::sqrt(squares));  // of the sums, however they cancel
+        y[b * out + i] = a.has("out_kind") ? plain_activation(activation_of(last), sum) : sum;
+      }
+    }
+    Expected e = expect(std::move(y));
+    e.scale = std::max(e.scale, most);
+    return {e};
+  }
+  if (op == "nll_with_grad") {
+    const Reals l = o.real(0), x = o.real(1);
+    const std::string& likelihood = a.text("likelihood");
+    return {constant_rows(nll_rows(likelihood, a.real("sigma", 1.0), l, x, o.dim(0, 0)), 1),
+            expect(nll_grad(likelihood, a.real("sigma", 1.0), o.real(2), l, x))};
+  }
+  if (op == "sample_kl") return sample_kl(o, o.real(0), o.dim(0, 1) / 2, 1);
+  if (op == "sample_kl_grad")
+    return {
+        expect(heads_gradient(o.real(0), o.real(1), o.real(2), o.real(3), o.real(4), o.dim(0, 1)))};
   if (op == "linear_dgrad_activation") {
     const Reals dy = dgrad(o), saved = o.real(2);
     return map(dy, [&](std::size_t i) {
       return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
     });
   }
-  if (op == "linear_dgrad_sample_kl") return {expect(dgrad_sample_kl(o))};
+  const auto heads_of = [&] {
+    return heads_gradient(dgrad(o), o.real(2), o.real(3), o.real(4), o.real(5), o.dim(1, 1));
+  };
+  if (op == "linear_dgrad_sample_kl") return {expect(heads_of())};
   if (op == "linear_dgrad_bottleneck") {
-    const Reals heads = dgrad_sample_kl(o), w = o.factor(6), saved = o.real(7);
+    const Reals heads = heads_of(), w = o.factor(6), saved = o.real(7);
     const Reals dx =
         times_untransposed(rounded(heads, o.rounding), w, o.dim(0, 0), o.dim(6, 0), o.dim(6, 1));
     auto outputs = map(dx, [&](std::size_t i) {

@@ -68,5 +68,40 @@ TEST(Comparison, ZeroLimitWantsEquality) {
   EXPECT_FALSE(compare({1, 1e-300}, {1, 0}, {0, 0}).passed);
 }
 
+// Sums of products of rounded factors, with sums in double: what bf16 adds by itself. The limit
+// holds, and a rounding of each partial sum, or factors of half the bits, would not.
+TEST(Tolerance, Bf16RoundsFactorsAndResults) {
+  const auto to_bf16 = [](double x) {
+    Tensor one(DType::f32, Shape{1});
+    one.as<float>()[0] = static_cast<float>(x);
+    return one.to(DType::bf16).item(0);
+  };
+  std::uint64_t state = 1;
+  const auto uniform = [&] {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    return static_cast<double>(state >> 11) * 0x1p-52 - 1.0;
+  };
+  for (const int n : {1, 30, 1000}) {
+    std::vector<double> exact, rounded, coarse;
+    for (int i = 0; i < 300; ++i) {
+      double sum = 0, near = 0, bad = 0;
+      for (int k = 0; k < n; ++k) {
+        const double a = uniform(), b = uniform();
+        sum += a * b;
+        near += to_bf16(a) * to_bf16(b);
+        bad += std::round(a * 16) / 16 * std::round(b * 16) / 16;
+      }
+      exact.push_back(sum);
+      rounded.push_back(to_bf16(near));
+      coarse.push_back(bad);
+    }
+    const auto view = [](const std::vector<double>& v) { return std::span<const double>(v); };
+    const Tolerance limit = tolerance(DType::bf16, n, std::sqrt(n) / 3);
+    EXPECT_TRUE(compare_elements(view(rounded), view(exact), limit).passed) << n;
+    EXPECT_FALSE(compare_elements(view(coarse), view(exact), limit).passed) << n;
+    EXPECT_FALSE(compare_elements(view(rounded), view(exact), tolerance(DType::f32, n)).passed);
+  }
+}
+
 }  // namespace
 }  // namespace cuvae

@@ -205,6 +205,10 @@ class FaultyProgram final : public Program {
     }
     return tensor;
   }
+  void run_batches(std::string_view input, const Tensor& rows, std::string_view output,
+                   Tensor& results) override {
+    right_->run_batches(input, rows, output, results);
+  }
   void write(std::string_view value, int step, const Tensor& tensor) override {
     right_->write(value, step, tensor);
   }
@@ -230,6 +234,9 @@ class FaultyDevice final : public Device {
   [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
                                                  const CompileOptions& options) override {
     return std::make_unique<FaultyProgram>(right_.compile(graph, store, options), fault, factor_);
+  }
+  [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
+    return right_.plan(graph, options);
   }
   std::string fault;
 

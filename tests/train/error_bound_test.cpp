@@ -193,6 +193,10 @@ bool add_node(Graph& g, Op op) {
     case Op::linear_dgrad_activation:
     case Op::linear_dgrad_sample_kl:
     case Op::linear_dgrad_bottleneck:
+    case Op::nll_with_grad:
+    case Op::layer_pair:
+    case Op::sample_kl:
+    case Op::sample_kl_grad:
     case Op::linear_wgrad_adam:
     case Op::elbo:
     case Op::count: return false;
