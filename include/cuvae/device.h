@@ -105,7 +105,8 @@ class Program {
                            Tensor& results) = 0;
   // Steps of the last run that were done: all of them, unless it was stopped. Waits for it.
   [[nodiscard]] virtual int steps_done() const { return steps(); }
-  // Asks the run under way to end after one of its next steps, where it can (the persistent path).
+  // Asks the run under way to end after one of its next steps, where it can (the persistent path);
+  // between two runs it asks nothing.
   // Any thread may call it, and so may a signal handler.
   virtual void stop() noexcept {}
   // What a user should know of how it runs: why it is not the executor that was asked for. One line

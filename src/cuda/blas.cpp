@@ -87,6 +87,33 @@ std::optional<BlasProduct> blas_product(const Graph& graph, const Node& node, Pr
   }
 }
 
+std::vector<BlasProduct> inner_products(const Graph& graph, const Node& node, Precision precision) {
+  const auto in = [&](std::size_t i) -> const Shape& { return graph[node.inputs.at(i)].shape; };
+  const auto forward = [&](std::int64_t batch, const Shape& w) {  // w [out, in]
+    BlasProduct product;
+    product.precision = precision;
+    product.m = batch;
+    product.n = w[0];
+    product.k = w[1];
+    product.b_transposed = true;
+    product.epilogue = Epilogue::bias;
+    return product;
+  };
+  const auto dgrad = [&](std::int64_t batch, const Shape& w) {
+    BlasProduct product;
+    product.precision = precision;
+    product.m = batch;
+    product.n = w[1];
+    product.k = w[0];
+    return product;
+  };
+  const std::int64_t batch =
+      node.op == Op::linear_bottleneck || node.op == Op::linear_dgrad_bottleneck ? in(0)[0] : 0;
+  if (node.op == Op::linear_bottleneck) return {forward(batch, in(1)), forward(batch, in(3))};
+  if (node.op == Op::linear_dgrad_bottleneck) return {dgrad(batch, in(1)), dgrad(batch, in(6))};
+  return {};
+}
+
 bool worth_a_library(const BlasProduct& product, std::int64_t from) {
   const std::array<std::int64_t, 3> sides{product.m, product.n, product.k};
   const auto least = *std::min_element(sides.begin(), sides.end());

@@ -77,6 +77,9 @@ class Blas {
 // is_library_node() says so.
 [[nodiscard]] std::optional<BlasProduct> blas_product(const Graph& graph, const Node& node,
                                                       Precision precision);
+// The two products within a node that fuses two layers; none for other nodes.
+[[nodiscard]] std::vector<BlasProduct> inner_products(const Graph& graph, const Node& node,
+                                                      Precision precision);
 // The place where it is decided which products go to a library: those of which at most one side is
 // below `from`, and none below a quarter of it. 0: all that are not empty. (784-4096-4096-256 goes
 // there at large batches with all its layers; a model that is 512 wide keeps its fused kernels,

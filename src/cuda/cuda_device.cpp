@@ -193,15 +193,19 @@ class CudaDevice final : public Device {
     // Whoever wants to see every value wants to see it as it is.
     const bool narrows = precision == cuda::Precision::bf16 && !options.keep_all;
     std::map<std::string, bool> known;  // by product
+    const auto made = [&](const cuda::BlasProduct& product) {
+      if (!worth_a_library(product, blas_from_)) return false;
+      const auto [at, fresh] = known.try_emplace(product.str(), false);
+      if (fresh) at->second = available(product, narrows);
+      return at->second;
+    };
     const auto by_library = [&](const Graph& in, const Node& node) {
       const auto product = blas_product(in, node, precision);
-      if (!product || !worth_a_library(*product, blas_from_)) return false;
-      const auto [at, fresh] = known.try_emplace(product->str(), false);
-      if (fresh) at->second = available(*product, narrows);
-      return at->second;
+      return product && made(*product);
     };
     const auto supports = [&](const Graph& in, const Node& node) {
       if (by_library(in, node)) return cuda::is_library_node(node);
+      if (std::ranges::any_of(cuda::inner_products(in, node, precision), made)) return false;
       return kernels_.supports.at(static_cast<std::size_t>(node.op))(
           CudaNode{in, node, gpu_->properties(), precision});
     };

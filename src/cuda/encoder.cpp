@@ -49,6 +49,10 @@ void Encoder::launch_raw(const Kernel& kernel, const LaunchSize& size,
     refuse(fmt::format("{} of shared memory, and a block of this GPU has {}", format_bytes(shared),
                        format_bytes(properties_.shared_bytes_per_block_optin)));
   if (size.blocks_x == 0 || size.blocks_y == 0 || size.blocks_z == 0) return;
+  // Without being asked, a GPU gives dynamic and static memory together 48 KiB.
+  constexpr std::int64_t most_static = 16 * 1024;
+  if (shared + most_static > properties_.shared_bytes_per_block)
+    runtime_.set_shared_limit(kernel, size.shared_bytes);
   if (size.cooperative) {
     const std::int64_t blocks = size.blocks_x * size.blocks_y * size.blocks_z;
     if (!properties_.cooperative_launch) refuse("a cooperative launch, which this GPU has not");
@@ -57,16 +61,6 @@ void Encoder::launch_raw(const Kernel& kernel, const LaunchSize& size,
         properties_.multiprocessors;
     if (blocks > resident)
       refuse(fmt::format("{} blocks at once, and {} fit this GPU", blocks, resident));
-  }
-
-  // Without being asked, a GPU gives dynamic and static memory together 48 KiB.
-  constexpr std::int64_t most_static = 16 * 1024;
-  if (shared + most_static > properties_.shared_bytes_per_block) {
-    const auto known = shared_limits_.find(kernel.function);
-    if (known == shared_limits_.end() || known->second < size.shared_bytes) {
-      runtime_.set_shared_limit(kernel, size.shared_bytes);
-      shared_limits_[kernel.function] = size.shared_bytes;
-    }
   }
   if (loading_) {
     runtime_.load(kernel);

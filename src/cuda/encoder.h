@@ -10,7 +10,6 @@
 #include <string_view>
 #include <tuple>
 #include <type_traits>
-#include <unordered_map>
 #include <utility>
 
 #include "cuda/runtime.h"
@@ -102,7 +101,6 @@ class Encoder {
   bool overlap_ = false;       // the next launch may start before what stands before it has ended
   bool after_kernel_ = false;  // the current node's last work was a kernel
   std::int64_t launches_ = 0;
-  std::unordered_map<const void*, std::size_t> shared_limits_;  // by kernel, beyond the default
 };
 
 // A profiler's range for as long as it lives.

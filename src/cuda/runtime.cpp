@@ -141,8 +141,12 @@ int Runtime::occupancy(const Kernel& kernel, int block_threads, std::size_t shar
 }
 
 void Runtime::set_shared_limit(const Kernel& kernel, std::size_t bytes) {
+  // All programs of a device share their kernels: what one was given another may not take away.
+  std::size_t& limit = shared_limits_[kernel.function];
+  if (bytes <= limit) return;
   call(Call::set_shared_limit, std::string(kernel.name) + ", " + bytes_text(bytes),
        [&] { return do_set_shared_limit(kernel, bytes); });
+  limit = bytes;
 }
 
 void Runtime::launch(const Kernel& kernel, const LaunchShape& shape,

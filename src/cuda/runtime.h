@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 namespace cuvae::cuda {
@@ -130,7 +131,7 @@ class Runtime {
 
   // Blocks of `kernel` that fit one multiprocessor at once.
   [[nodiscard]] int occupancy(const Kernel& kernel, int block_threads, std::size_t shared_bytes);
-  // Lets `kernel` use that much dynamic shared memory.
+  // Lets `kernel` use that much dynamic shared memory, or more if it was let before.
   void set_shared_limit(const Kernel& kernel, std::size_t bytes);
   // `arguments` point to the kernel's parameters, in order. Throws for an empty grid or block.
   void launch(const Kernel& kernel, const LaunchShape& shape, std::span<void* const> arguments,
@@ -216,6 +217,7 @@ class Runtime {
   }
 
   Fault fault_;
+  std::unordered_map<const void*, std::size_t> shared_limits_;  // by kernel
   int failed_releases_ = 0;
 };
 

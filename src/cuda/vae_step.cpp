@@ -96,8 +96,16 @@ class Matcher {
     updates(hidden_, dh2.outputs[0], heads.outputs[2]);
     updates(out_, nll.outputs[1], decoder.outputs[0]);
     step_.hyper = encode.inputs[8];
+    same(elbo.inputs[2], step_.hyper);
+    for (const Node* fill :
+         {&made_by(nll.inputs[4], Op::fill), &made_by(dheads.inputs[5], Op::fill)})
+      if (!fill->inputs.empty() && fill->inputs[0]) same(fill->inputs[0], step_.hyper);
+    back(dh2, step_.decoder);
+    back(dh1, step_.encoder);
     step_.commit = encode.inputs[10];
     step_.adam = adam_of(encode.attrs);
+    // Its fast roots take denormal numbers for zero: eps has to outweigh them.
+    if (step_.adam.eps < 1e-12) throw Unlike{"Adam's eps below 1e-12"};
 
     step_.encode = encode_;
     step_.heads = heads_;
@@ -157,6 +165,12 @@ class Matcher {
       throw Unlike{
           fmt::format("the activation {}, whose derivative wants its input", name_of(f.kind))};
     return f;
+  }
+
+  static void back(const Node& dgrad, const Activation& forward) {
+    const Activation f = activation_of(dgrad.attrs);
+    if (f.kind != forward.kind || f.alpha != forward.alpha)
+      throw Unlike{fmt::format("`{}`, the derivative of another activation", dgrad.name)};
   }
 
   static VaeStep::Scaled scaled(const Node& fill) {

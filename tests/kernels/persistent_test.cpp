@@ -34,6 +34,7 @@ struct Case {
   std::string scale = "unit";
   bool shuffle = true;
   bool sum = false;
+  double eps = 1e-8;
   bool sanitized = false;  // also under sanitizers, whose threads cost more
 };
 
@@ -121,6 +122,7 @@ Subject subject(const Case& c) {
   spec.shuffle = c.shuffle;
   spec.objective.batch_reduction = c.sum ? "sum" : "mean";
   spec.optimizer.weight_decay = 0.01;
+  spec.optimizer.eps = c.eps;
   return {model, model.training_graph(spec)};
 }
 
@@ -351,6 +353,39 @@ TEST(SimtPersistentRun, ABlockThatWaitsInVainEndsTheLaunch) {
   }
 }
 
+// A smaller program takes none of the shared memory away that a larger one was given.
+TEST(SimtPersistentRun, ProgramsOfAllSizesStandSideBySide) {
+  Case large;
+  large.in = 400;
+  large.batch = 64;
+  large.multiprocessors = 40;
+  large.steps = 1;
+  Case small = large;
+  small.batch = 8;
+  const auto device = make_simt_device(chip(large, 0));
+  struct Made {
+    std::unique_ptr<Store> store;
+    std::unique_ptr<Program> program;
+  };
+  const auto make = [&](const Case& c) {
+    const Subject s = subject(c);
+    Made made{device->make_store(), nullptr};
+    start(*made.store, s.graph, c);
+    made.program = device->compile(s.graph, *made.store, {.exec = "persistent"});
+    EXPECT_EQ(made.program->exec(), "persistent") << made.program->note();
+    return made;
+  };
+  const Made first = make(large);
+  first.program->run();
+  const double loss = first.program->read("loss", 0).item();
+  const Made second = make(small);
+  second.program->run();
+  EXPECT_TRUE(std::isfinite(second.program->read("loss", 0).item()));
+  first.program->run();
+  EXPECT_NE(first.program->read("loss", 0).item(), loss);
+  EXPECT_EQ(loss, run(large, 0, "persistent", "fp32").losses[0]);
+}
+
 TEST(SimtPersistentRun, SaysWhyItDoesNotFit) {
   struct Unfit {
     const char* reason;
@@ -363,6 +398,8 @@ TEST(SimtPersistentRun, SaysWhyItDoesNotFit) {
        [](Case&, CompileOptions& o, simt::SimtOptions&) { o.fuse = false; }},
       {"whose derivative wants its input",
        [](Case& c, CompileOptions&, simt::SimtOptions&) { c.encoder_activation = "gelu"; }},
+      {"Adam's eps below 1e-12",
+       [](Case& c, CompileOptions&, simt::SimtOptions&) { c.eps = 1e-20; }},
       {"a batch of 64 wants 8 multiprocessors and more, the GPU has 8",
        [](Case& c, CompileOptions&, simt::SimtOptions&) { c.batch = 64; }},
       {"the weights of the widest layers do not fit 8 multiprocessors",
