@@ -50,6 +50,8 @@ struct DriftRow {
 struct CompareReport {
   std::string device;
   std::string reference;
+  std::string exec;  // of the production plan
+  std::string note;  // Program::note() of it
   std::int64_t steps = 0;
   bool passed = true;
   std::vector<TensorError> tensors;  // mode step

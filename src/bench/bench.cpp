@@ -175,6 +175,8 @@ class Suite {
     Trainer trainer(config_, dataset_, device_, {.compile = compile_options(config_, 0)});
     result.build_seconds = seconds_since(start);
     result.exec = trainer.program().exec();
+    if (const std::string note = trainer.note(); !note.empty() && options_.on_message)
+      options_.on_message(note);
     const Trainer::WarmUp warm = trainer.warm_up();
     result.upload_seconds = warm.upload;
     result.capture_seconds = warm.capture;

@@ -196,6 +196,8 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
   }
   Trainer& trainer = *made;
   result.exec = trainer.program().exec();
+  if (const std::string note = trainer.note(); !note.empty() && options.on_message)
+    options.on_message(note);
   result.step_mbytes = 1e-6 * least_bytes(trainer.program().graph());
 
   // Warm-up, and how many steps fill a repeat: whole runs of the program.

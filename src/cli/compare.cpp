@@ -56,6 +56,7 @@ Json as_json(const CompareReport& report, const std::string& mode) {
   return {{"mode", mode},
           {"device", report.device},
           {"reference", report.reference},
+          {"exec", report.exec},
           {"steps", report.steps},
           {"passed", report.passed},
           {"tensors", tensors},
@@ -99,6 +100,7 @@ int run_compare(const Options& options, const Output& output) {
   how.compile = compile;
   const CompareReport report = compare(config, dataset, *device, *reference, how);
 
+  if (!report.note.empty()) output.log(report.note);
   output.object(as_json(report, options.mode));
   std::string table = compare_table(report);
   table.pop_back();  // the last line break

@@ -98,6 +98,8 @@ class Lockstep {
     state_ = rounded(reference_.initial_state());
   }
 
+  [[nodiscard]] const Program& production() const { return *production_; }
+
   void step(std::int64_t step, CompareReport& report) {
     reference_.write(state_);
     reference_.prepare(step);
@@ -279,6 +281,8 @@ void run_freely(const Config& config, const std::shared_ptr<const Dataset>& data
   how.compile = compile;
   Trainer ours(config, dataset, device, how);
   Trainer theirs(config, dataset, reference);
+  report.exec = ours.program().exec();
+  report.note = ours.note();
   const auto advance = [](Trainer& trainer, std::int64_t to) {
     double loss = 0;
     while (trainer.step() < to) loss = trainer.run(to - trainer.step()).back().loss;
@@ -334,6 +338,8 @@ CompareReport compare(const Config& config, const std::shared_ptr<const Dataset>
     return report;
   }
   Lockstep lockstep(config, *dataset, device, reference, options);
+  report.exec = lockstep.production().exec();
+  report.note = lockstep.production().note();
   for (std::int64_t step = 0; step < options.steps; ++step) lockstep.step(step, report);
   lockstep.finish(report);
   return report;

@@ -44,6 +44,10 @@ PYTHON
   --set "model.encoder.layers=$(layer 20)" --set "model.decoder.layers=$(layer 18)" \
   --set model.latent.size=3 >"$work/compare.txt"
 grep -q "passed" "$work/compare.txt"
+CUVAE_SIMT_CHIP=sm_80 "$cuvae" compare --device cuda --data "$work/data" --batch-size 12 --steps 1 \
+  --exec persistent --set "model.encoder.layers=$(layer 20)" \
+  --set "model.decoder.layers=$(layer 18)" --set model.latent.size=3 >"$work/compare.txt" 2>&1
+grep -q "the persistent path does not fit" "$work/compare.txt"
 CUVAE_SIMT_CHIP=sm_80 train old --exec persistent --epochs 1 >"$work/old.txt"
 grep -q "the persistent path does not fit (compute capability 8.0, it needs 9.0): the graph path runs instead" \
   "$work/old.txt"
