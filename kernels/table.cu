@@ -11,11 +11,12 @@ const cuda::KernelTable& kernel_table() {
 #include "ops/ops.def"
 #undef CUVAE_OP
                                               },
-                                          .supports = {
+                                          .supports =
+                                              {
 #define CUVAE_OP(name) cuda_supports_##name,
 #include "ops/ops.def"
 #undef CUVAE_OP
-                                          },
+                                              },
                                           .persistent = &persistent_kernels()};
   return table;
 }

@@ -442,9 +442,9 @@ Runner::Code Runner::check_launch(const KernelEntry& kernel, const cuda::LaunchS
   for (const cuda::Access& access : shape.accesses)
     if (access.bytes != 0 && !memory_.contains(access.memory, access.bytes) &&
         !pinned_.contains(access.memory, access.bytes))
-      return new_finding(
-          "an access of the launch lies neither in device nor in pinned memory: " + std::to_string(access.bytes) +
-          " bytes; kernel " + std::string(kernel.name));
+      return new_finding("an access of the launch lies neither in device nor in pinned memory: " +
+                         std::to_string(access.bytes) + " bytes; kernel " +
+                         std::string(kernel.name));
   return success;
 }
 

@@ -394,7 +394,7 @@ class OnTheRunner(GpuCheck):
                                                           "two runs, tf32", "resumed*bf16",
                                                           "1 = 3*fp32"))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(len(self.rows()), 7)
+        self.assertEqual(len(self.rows()), 9)
         self.assertEqual({row["status"] for row in self.rows().values()}, {"passed"})
 
 
