@@ -148,11 +148,11 @@ __device__ __forceinline__ void store_relaxed(unsigned* address, unsigned value)
 // Words in pinned memory of the host, for telling and asking; they order nothing else.
 __device__ __forceinline__ unsigned load_from_host(const unsigned* address) {
   unsigned value;
-  asm volatile("ld.relaxed.sys.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
   return value;
 }
 __device__ __forceinline__ void store_to_host(unsigned* address, unsigned value) {
-  asm volatile("st.relaxed.sys.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
+  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
 // Programmatic dependent launch: the kernels before this one have ended, and what they wrote is
