@@ -72,8 +72,9 @@ GRAPH = [
 
 # The phases of the persistent path (kernels/persistent.cuh) as src/cuda/persistent_layout.h spreads
 # them over an H200: FLOPs; KB that a block loads before its first product; blocks at work;
-# instructions that a warp issues, counted in the machine code for sm_90 in tf32 and in bf16 (loops
-# times their turns), two warps a scheduler; hops within the phase and after it.
+# instructions that a warp issues, for sm_90 in tf32 and in bf16: the products' loops as they stand in
+# the machine code times their turns, what surrounds them estimated; two warps a scheduler; hops
+# within the phase and after it.
 PERSISTENT = [
     ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (1110, 920), 1),
     ("P2: h1, heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 3 * 8 * H * 4 / 1024, 16,

@@ -28,6 +28,12 @@ __device__ __forceinline__ float bound_logvar(float x) {
   return a > 10.0f ? copysignf(10.0f + 10.0f * tanhf((a - 10.0f) / 10.0f), x) : x;
 }
 
+// Its derivative at the bounded value, times dy.
+__device__ __forceinline__ float bound_logvar_grad(float dy, float bounded) {
+  const float t = (fabsf(bounded) - 10.0f) / 10.0f;
+  return fabsf(bounded) > 10.0f ? dy * (1.0f - t * t) : dy;
+}
+
 __device__ __forceinline__ float activate(DeviceActivation f, float x) {
   switch (static_cast<ActivationKind>(f.kind)) {
     case ActivationKind::relu: return x < 0.0f ? 0.0f : x;
@@ -61,10 +67,7 @@ __device__ __forceinline__ float activate_grad(DeviceActivation f, float dy, flo
     case ActivationKind::tanh: return dy * (1.0f - saved * saved);
     case ActivationKind::sigmoid: return dy * (saved * (1.0f - saved));
     case ActivationKind::softplus: return dy * -expm1f(-saved);
-    case ActivationKind::bound_logvar: {
-      const float t = (fabsf(saved) - 10.0f) / 10.0f;
-      return fabsf(saved) > 10.0f ? dy * (1.0f - t * t) : dy;
-    }
+    case ActivationKind::bound_logvar: return bound_logvar_grad(dy, saved);
   }
   return dy;
 }

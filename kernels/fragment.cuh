@@ -4,12 +4,10 @@
 // them straight into the registers from which tensor cores take them. That can be asked for before
 // the kernel waits for its producers; after the wait only the activations are loaded.
 //
-// An instruction takes 16 rows of W and 8 of x. Which terms it multiplies together is free as long
-// as both operands agree, so a lane loads four neighbours at once: lane l of a warp (group l / 4,
-// place l % 4) has terms 4 place to 4 place + 3 of each 16, in the order of the fragments of the
-// PTX documentation. Sums are kept as gemm_math.cuh keeps them: 32 terms from zero, then float.
+// An instruction takes 16 rows of W and 8 of x, whose terms lane_words.cuh puts in order. Sums are
+// kept as gemm_math.cuh keeps them: 32 terms from zero, then float.
 
-#include "kernels/gemm_math.cuh"
+#include "kernels/lane_words.cuh"
 
 namespace CUVAE_KERNELS {
 
@@ -17,11 +15,9 @@ inline constexpr int fragment_rows = 8;  // of x
 inline constexpr int fragment_threads = 256;
 inline constexpr int fragment_warps = fragment_threads / 32;
 
-struct FragmentPlace {
+struct FragmentPlace : TilePlace {
   int warp = static_cast<int>(threadIdx.x) / 32;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int group = static_cast<int>(threadIdx.x) % 32 / 4;
-  int place = static_cast<int>(threadIdx.x) % 4;
 };
 
 // A matrix in memory. Weights where terms lie side by side: (row, term) at row * stride + term;
@@ -53,29 +49,7 @@ __device__ __forceinline__ void load_four(float (&to)[4], const float* from, int
 template <class Format>
 __device__ __forceinline__ void multiply_terms(float (&d)[4], const float (&a)[2][4],
                                                const float (&b)[4]) {
-  const auto a_at = [&](int row, int k) { return a[row][k]; };
-  const auto b_at = [&](int, int k) { return b[k]; };
-#pragma unroll
-  for (int step = 0; step < 16 / Format::k; ++step) {
-    const int first = step * 2 * Format::per_word;
-    std::uint32_t a_words[Format::parts][4];
-    std::uint32_t b_words[Format::parts][2];
-#pragma unroll
-    for (int word = 0; word < 4; ++word) {
-      std::uint32_t parts[Format::parts];
-      Format::word(a_at, word % 2, first + word / 2 * Format::per_word, parts);
-#pragma unroll
-      for (int part = 0; part < Format::parts; ++part) a_words[part][word] = parts[part];
-    }
-#pragma unroll
-    for (int word = 0; word < 2; ++word) {
-      std::uint32_t parts[Format::parts];
-      Format::word(b_at, 0, first + word * Format::per_word, parts);
-#pragma unroll
-      for (int part = 0; part < Format::parts; ++part) b_words[part][word] = parts[part];
-    }
-    Format::multiply(d, a_words, b_words);
-  }
+  multiply_words(d, LaneWords<Format>(a[0]), LaneWords<Format>(a[1]), LaneWords<Format>(b));
 }
 
 // The weights that one warp holds: rows_ rows (a multiple of 32) by terms_ terms (of 32).

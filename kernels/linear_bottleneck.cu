@@ -5,12 +5,10 @@
 
 #include <algorithm>
 
-#include "kernels/activation.cuh"
 #include "kernels/fragment.cuh"
-#include "kernels/gaussian_kl.cuh"
+#include "kernels/latent.cuh"
 #include "kernels/linear.cuh"
 #include "kernels/reduction.cuh"
-#include "kernels/sample.cuh"
 #include "ops/rules.h"
 
 namespace CUVAE_KERNELS {
@@ -141,7 +139,6 @@ struct BottleneckGrad {
   const float* logvar;
   const float* dkl;    // [B]
   const float* saved;  // [B, in]
-  DeviceActivation bound;
   DeviceActivation f;
   float* dheads;  // [B, 2 d]
   float* dx;      // [B, in]
@@ -195,13 +192,10 @@ __global__ void __launch_bounds__(fragment_threads, 1) linear_dgrad_bottleneck(B
     float dmean = 0.0f;
     float draw = 0.0f;
     if (b < batch) {
-      const float gradient = dz[at.warp * d + j];
-      const float lv = o.logvar[b * d + j];
-      const float scale = o.dkl[b];
-      const float dlogvar =
-          gaussian_kl_dlogvar(scale, lv) + sample_dlogvar(gradient, o.eps[b * d + j], lv);
-      dmean = gaussian_kl_dmean(scale, o.mean[b * d + j]) + gradient;
-      draw = activate_grad(o.bound, dlogvar, lv);
+      const HeadsGrad grad = heads_grad(dz[at.warp * d + j], o.dkl[b], o.mean[b * d + j],
+                                        o.logvar[b * d + j], o.eps[b * d + j]);
+      dmean = grad.dmean;
+      draw = grad.draw;
       if (slice == 0) {
         o.dheads[b * 2 * d + j] = dmean;
         o.dheads[b * 2 * d + d + j] = draw;
@@ -342,7 +336,6 @@ CudaKernel cuda_linear_dgrad_bottleneck(CudaNode& node) {
   const std::int64_t out = node.in(1)[0];
   const BottleneckGrid grid = plan_bottleneck(node, batch, in);
   const DeviceActivation f = device_activation(activation_of(node.attrs()));
-  const DeviceActivation bound = device_activation({ActivationKind::bound_logvar, 0});
   const cuda::Precision precision = node.precision;
   node.early_inputs = {1, 6};
   return [=](const CudaArgs& args) {
@@ -354,7 +347,6 @@ CudaKernel cuda_linear_dgrad_bottleneck(CudaNode& node) {
                            args.in(4),
                            args.in(5),
                            args.in(7),
-                           bound,
                            f,
                            args.out(0),
                            args.out(1),

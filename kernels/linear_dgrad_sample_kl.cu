@@ -1,16 +1,13 @@
 // The data gradient of the layer that reads z, and what follows it down to the encoder's heads, one
 // element of z at a time.
 
-#include "kernels/activation.cuh"
-#include "kernels/gaussian_kl.cuh"
+#include "kernels/latent.cuh"
 #include "kernels/linear.cuh"
-#include "kernels/sample.cuh"
 
 namespace CUVAE_KERNELS {
 
 struct DgradSampleKlEpilogue : PlainColumns {
   static constexpr std::string_view name = "linear_dgrad_sample_kl";
-  DeviceActivation bound;
   const float* eps;  // [m, d], as are mean and logvar
   const float* mean;
   const float* logvar;
@@ -24,11 +21,10 @@ struct DgradSampleKlEpilogue : PlainColumns {
       const std::int64_t b = tile.m0 + row;
       const std::int64_t j = tile.n0 + column;
       const float dz = tile.c[row * T::c_stride + column];
-      const float lv = logvar[b * d + j];
-      const float scale = dkl[b];
-      const float dlogvar = gaussian_kl_dlogvar(scale, lv) + sample_dlogvar(dz, eps[b * d + j], lv);
-      dheads[b * 2 * d + j] = gaussian_kl_dmean(scale, mean[b * d + j]) + dz;
-      dheads[b * 2 * d + d + j] = activate_grad(bound, dlogvar, lv);
+      const HeadsGrad grad =
+          heads_grad(dz, dkl[b], mean[b * d + j], logvar[b * d + j], eps[b * d + j]);
+      dheads[b * 2 * d + j] = grad.dmean;
+      dheads[b * 2 * d + d + j] = grad.draw;
     });
   }
 };
@@ -36,12 +32,11 @@ struct DgradSampleKlEpilogue : PlainColumns {
 CudaKernel cuda_linear_dgrad_sample_kl(CudaNode& node) {
   const LinearSizes s = dgrad_sizes(node);
   const GemmPlan plan = plan_gemm<DgradSampleKlEpilogue>(node, s.batch, s.in);
-  const DeviceActivation bound = device_activation({ActivationKind::bound_logvar, 0});
   node.early_inputs = {1};
   return [=](const CudaArgs& args) {
     launch_dgrad(args, plan, s,
                  DgradSampleKlEpilogue{
-                     {}, bound, args.in(2), args.in(3), args.in(4), args.in(5), args.out(0), s.in});
+                     {}, args.in(2), args.in(3), args.in(4), args.in(5), args.out(0), s.in});
   };
 }
 

@@ -1,7 +1,5 @@
 #include "kernels/persistent.cuh"
 
-#include <cmath>
-
 #include "cuda/persistent.h"
 #include "kernels/persistent_middle.cuh"
 #include "kernels/persistent_owner.cuh"
@@ -137,7 +135,6 @@ static void launch_persistent(cuda::Encoder& encoder, cuda::Precision precision,
   run.adam.commit = task.commit;
   run.encoder = device_activation(step.encoder);
   run.decoder = device_activation(step.decoder);
-  run.bound = device_activation({ActivationKind::bound_logvar, 0});
   run.bernoulli = step.bernoulli;
   run.inverse_sigma = static_cast<float>(1.0 / step.sigma);
   run.nll_constant = step.bernoulli

@@ -18,13 +18,11 @@
 // that its readers have long gone on, except for the copies of updated weights: these alternate.
 
 #include "cuda/persistent_layout.h"
-#include "kernels/activation.cuh"
 #include "kernels/adam.cuh"
 #include "kernels/data.cuh"
-#include "kernels/gaussian_kl.cuh"
+#include "kernels/latent.cuh"
 #include "kernels/likelihood.cuh"
 #include "kernels/reduction.cuh"
-#include "kernels/sample.cuh"
 #include "kernels/warp_product.cuh"
 
 namespace CUVAE_KERNELS {
@@ -63,7 +61,7 @@ struct PersistentRun {
   Draws draws;
   const float* hyper;  // [steps, 2]
   Adam adam;
-  DeviceActivation encoder, decoder, bound;
+  DeviceActivation encoder, decoder;
   bool bernoulli;
   float inverse_sigma;
   float nll_constant;  // of a row
@@ -215,6 +213,7 @@ struct BiasElement {
   }
 };
 
+// Adam as the unrolled `step` has it.
 __device__ __forceinline__ Adam adam_of_step(const PersistentRun& run, int step) {
   Adam adam = run.adam;
   adam.step = step;

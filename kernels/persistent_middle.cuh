@@ -352,14 +352,11 @@ class Middle {
       const LatentPlace at = latent_place(i);
       if (at.row < 0) continue;
       const float dz = split_sum(splits, z_ld, at.row, at.j);
-      const float lv = logvar_[i];
-      const float dmean = gaussian_kl_dmean(dkl, mean_[i]) + dz;
-      const float draw = activate_grad(
-          run_.bound, gaussian_kl_dlogvar(dkl, lv) + sample_dlogvar(dz, eps_[i], lv), lv);
+      const HeadsGrad grad = heads_grad(dz, dkl, mean_[i], logvar_[i], eps_[i]);
       float* own = dheads() + at.row * l_.middle.dheads_ld;
       float* all = run_.dheads + static_cast<std::int64_t>(row0() + at.row) * l_.heads_ld;
-      own[at.j] = all[at.j] = dmean;
-      own[latent() + at.j] = all[latent() + at.j] = draw;
+      own[at.j] = all[at.j] = grad.dmean;
+      own[latent() + at.j] = all[latent() + at.j] = grad.draw;
     }
     __syncthreads();
 

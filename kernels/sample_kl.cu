@@ -1,9 +1,7 @@
 // The sample and the KL term from the encoder's heads, and what comes back to the heads.
 
-#include "kernels/activation.cuh"
-#include "kernels/gaussian_kl.cuh"
+#include "kernels/latent.cuh"
 #include "kernels/reduction.cuh"
-#include "kernels/sample.cuh"
 #include "kernels/storage.cuh"
 
 namespace CUVAE_KERNELS {
@@ -33,7 +31,6 @@ struct SampleKl {
 };
 
 struct SampleKlGrad {
-  DeviceActivation bound;
   std::int64_t d;
   RealsIn dz;  // [B, d], as are eps, mean and logvar
   const float* eps;
@@ -43,12 +40,9 @@ struct SampleKlGrad {
   RealsOut dheads;   // [B, 2 d]
   __device__ void operator()(std::int64_t b, std::int64_t j) const {
     const std::int64_t at = b * d + j;
-    const float slope = dz[at];
-    const float lv = logvar[at];
-    const float scale = dkl[b];
-    const float dlogvar = gaussian_kl_dlogvar(scale, lv) + sample_dlogvar(slope, eps[at], lv);
-    dheads.set(b * 2 * d + j, gaussian_kl_dmean(scale, mean[at]) + slope);
-    dheads.set(b * 2 * d + d + j, activate_grad(bound, dlogvar, lv));
+    const HeadsGrad grad = heads_grad(dz[at], dkl[b], mean[at], logvar[at], eps[at]);
+    dheads.set(b * 2 * d + j, grad.dmean);
+    dheads.set(b * 2 * d + d + j, grad.draw);
   }
 };
 
@@ -68,13 +62,12 @@ CudaKernel cuda_sample_kl(CudaNode& node) {
 CudaKernel cuda_sample_kl_grad(CudaNode& node) {
   const std::int64_t batch = node.in(0)[0];
   const std::int64_t d = node.in(0)[1];
-  const DeviceActivation bound = device_activation({ActivationKind::bound_logvar, 0});
   const bool dz = node.in_bf16(0), dheads = node.out_bf16(0);
   return [=](const CudaArgs& args) {
     args.encoder.launch(CUVAE_KERNEL(elementwise_rows<SampleKlGrad>),
                         rows_size(args.encoder, batch, d), batch, d,
-                        SampleKlGrad{bound, d, reals_in(args, 0, dz), args.in(1), args.in(2),
-                                     args.in(3), args.in(4), reals_out(args, 0, dheads)});
+                        SampleKlGrad{d, reals_in(args, 0, dz), args.in(1), args.in(2), args.in(3),
+                                     args.in(4), reals_out(args, 0, dheads)});
   };
 }
 

@@ -2,57 +2,12 @@
 // A warp's share of a matrix product whose operands stand anywhere: 16 rows of A against some tiles
 // of 8 rows of B. gemm.cuh is for operands in memory; this is for kernels that hold them on chip.
 
-#include "kernels/gemm_math.cuh"
+#include "kernels/lane_words.cuh"
 
 namespace CUVAE_KERNELS {
 
-// Where the running lane's four elements of a 16 x 8 tile stand: rows group and group + 8, columns
-// 2 place and 2 place + 1, in the order of mma's accumulators.
-struct TilePlace {
-  int group = static_cast<int>(threadIdx.x) % 32 / 4;
-  int place = static_cast<int>(threadIdx.x) % 4;
-  [[nodiscard]] __device__ __forceinline__ int row(int element) const {
-    return group + element / 2 * 8;
-  }
-  [[nodiscard]] __device__ __forceinline__ int column(int element) const {
-    return 2 * place + element % 2;
-  }
-};
-
-inline constexpr int product_terms = 16;  // summed from zero, then added: gemm_math.cuh says why
-
-__device__ __forceinline__ float element_of(const float4& four, int i) {
-  return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w;
-}
-
-// The words of a lane's four terms of one row. A sum does not ask in which order its terms come: a
-// lane takes four that lie side by side, where mma's own order would have it fetch them one by one.
-// `exact`: the terms need no rounding.
-template <class Format, bool exact>
-struct LaneWords {
-  static constexpr int steps = product_terms / Format::k;
-  std::uint32_t word[steps][Format::parts][2];
-
-  __device__ __forceinline__ explicit LaneWords(const float4& four) {
-    const auto at = [&](int, int i) { return element_of(four, i); };
-#pragma unroll
-    for (int step = 0; step < steps; ++step)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        std::uint32_t parts[Format::parts];
-        if constexpr (exact && Format::per_word == 1) {
-          parts[0] = __float_as_uint(element_of(four, 2 * step + half));
-          if constexpr (Format::parts > 1) parts[1] = 0;
-        } else {
-          Format::word(at, 0, (2 * step + half) * Format::per_word, parts);
-        }
-#pragma unroll
-        for (int p = 0; p < Format::parts; ++p) word[step][p][half] = parts[p];
-      }
-  }
-};
-
-// sum[j] (16 x 8) += A B_j^T over `terms`, a multiple of product_terms. load_a(k, rows) gives terms
+// sum[j] (16 x 8) += A B_j^T over `terms`, a multiple of product_terms, which are summed from zero
+// and then added: gemm_math.cuh says why. load_a(k, rows) gives terms
 // k to k + 3 of A's rows `group` and `group + 8`; load_b(k, columns) those of row `group` of each
 // B_j, or of whichever row shall be column `group` of the result. All lanes of the warp must call
 // it. Format: Tf32, Tf32x3 or Bf16; a_exact, b_exact: it holds the operand's elements as they are.
@@ -74,16 +29,7 @@ __device__ __forceinline__ void warp_product(float (&sum)[tiles][4], int terms, 
     for (int j = 0; j < tiles; ++j) {
       const LaneWords<Format, b_exact> b(columns[j]);
       float part[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-#pragma unroll
-      for (int step = 0; step < product_terms / Format::k; ++step) {
-        std::uint32_t a[Format::parts][4];
-#pragma unroll
-        for (int p = 0; p < Format::parts; ++p)
-#pragma unroll
-          for (int word = 0; word < 4; ++word)
-            a[p][word] = (word % 2 == 0 ? low : high).word[step][p][word / 2];
-        Format::multiply(part, a, b.word[step]);
-      }
+      multiply_words(part, low, high, b);
 #pragma unroll
       for (int element = 0; element < 4; ++element) sum[j][element] += part[element];
     }

@@ -1,8 +1,6 @@
-#include <cstring>
+#include "cpu/sample_kl.h"
 
-#include "cpu/draws.h"
-#include "cpu/kernel.h"
-#include "ops/activation.h"
+#include <cstring>
 
 namespace cuvae {
 
@@ -36,22 +34,12 @@ CpuKernel<T> cpu_sample_kl_grad(CpuNode& node) {
   const std::int64_t d = node.in(0)[1];
   node.scratch = d * static_cast<std::int64_t>(sizeof(T));
   return [=](const CpuArgs<T>& args) {
-    const Activation bound{ActivationKind::bound_logvar, 0};
     args.team.parallel_for(divide_up(batch, 32), [&](std::int64_t chunk, int worker) {
       T* of_z = args.scratch(worker);  // [d]
       const std::int64_t end = batch - chunk * 32 < 32 ? batch : (chunk + 1) * 32;
-      for (std::int64_t b = chunk * 32; b < end; ++b) {
-        const T* dz = args.in(0) + b * d;
-        const T* mean = args.in(2) + b * d;
-        const T* logvar = args.in(3) + b * d;
-        T* dmean = args.out(0) + b * 2 * d;
-        T* draw = dmean + d;
-        args.loops.gaussian_kl_grad(d, args.in(4)[b], mean, logvar, dmean, draw);
-        args.loops.add(d, dmean, dz, dmean);
-        args.loops.sample_grad(d, dz, args.in(1) + b * d, logvar, of_z);
-        args.loops.add(d, draw, of_z, draw);
-        args.loops.activation_grad(bound, d, draw, logvar, draw);
-      }
+      for (std::int64_t b = chunk * 32; b < end; ++b)
+        heads_grad_row(args.loops, d, args.in(4)[b], args.in(0) + b * d, args.in(1) + b * d,
+                       args.in(2) + b * d, args.in(3) + b * d, of_z, args.out(0) + b * 2 * d);
     });
   };
 }

@@ -51,22 +51,27 @@ class SampleKl {
   Draws draws_;
 };
 
+// The heads' gradient of one row [2 d]; `of_z` [d] is used in between, and may be dz itself.
+template <class T>
+void heads_grad_row(const Loops<T>& loops, std::int64_t d, T dkl, const T* dz, const T* eps,
+                    const T* mean, const T* logvar, T* of_z, T* dheads) {
+  T* dmean = dheads;
+  T* draw = dheads + d;
+  loops.gaussian_kl_grad(d, dkl, mean, logvar, dmean, draw);
+  loops.add(d, dmean, dz, dmean);
+  loops.sample_grad(d, dz, eps, logvar, of_z);
+  loops.add(d, draw, of_z, draw);
+  loops.activation_grad({ActivationKind::bound_logvar, 0}, d, draw, logvar, draw);
+}
+
 // From dz [rows of the tile, d], which it overwrites: output 0 is the heads' gradient [B, 2 d];
 // inputs 2 to 5 are eps, mean and logvar [B, d] and dkl [B].
 template <class T>
 void sample_kl_grad(const CpuArgs<T>& args, const Tile& tile, std::int64_t d, T* all) {
   for (std::int64_t b = tile.m0; b < tile.m1; ++b) {
     T* dz = all + (b - tile.m0) * d;
-    const T* eps = args.in(2) + b * d;
-    const T* mean = args.in(3) + b * d;
-    const T* logvar = args.in(4) + b * d;
-    T* dmean = args.out(0) + b * 2 * d;
-    T* draw = dmean + d;
-    args.loops.gaussian_kl_grad(d, args.in(5)[b], mean, logvar, dmean, draw);
-    args.loops.add(d, dmean, dz, dmean);
-    args.loops.sample_grad(d, dz, eps, logvar, dz);
-    args.loops.add(d, draw, dz, draw);
-    args.loops.activation_grad({ActivationKind::bound_logvar, 0}, d, draw, logvar, draw);
+    heads_grad_row(args.loops, d, args.in(5)[b], dz, args.in(2) + b * d, args.in(3) + b * d,
+                   args.in(4) + b * d, dz, args.out(0) + b * 2 * d);
   }
 }
 

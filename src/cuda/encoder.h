@@ -69,7 +69,6 @@ class Encoder {
   // Zeroes on the current node's stream.
   void zero(void* memory, std::size_t bytes);
 
-  // Since the encoder was made.
   // While it lives, launches only make their kernels ready: what a capture must not meet.
   class Loading {
    public:
@@ -82,6 +81,7 @@ class Encoder {
     Encoder& encoder_;
   };
 
+  // Since the encoder was made.
   [[nodiscard]] std::int64_t launches() const noexcept { return launches_; }
   // Whether the current node's last work was a kernel: only that lets the next node's kernel start
   // early.

@@ -74,7 +74,6 @@ PersistentLayout::Owner owner_memory(const PersistentLayout& l) {
   return o;
 }
 
-// Of how many pieces a product of the middles sums its terms: warps that have no tile help.
 PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
   PersistentLayout::Middle m;
   constexpr int rows = PersistentLayout::middle_rows;
@@ -110,7 +109,7 @@ PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
 }
 
 // What a step of the cut costs, in microseconds, as far as cuts differ: loads at 64 bytes a clock,
-// mma at 1340 FLOP a clock, 1.98 GHz (the same unit costs as bench/predict.py).
+// products at mma's 1340 FLOP a clock, 1.98 GHz. What is issued beside mma grows with the products.
 double cost(const PersistentLayout& l) {
   constexpr double bytes_us = 64 * 1.98e3;
   constexpr double flops_us = 1340 * 1.98e3;

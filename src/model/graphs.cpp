@@ -51,6 +51,22 @@ class Builder {
     return {x, rows[1]};
   }
 
+  // Rows of an evaluation's window one after the other, and the clock that says which.
+  struct Rows {
+    Value x;
+    Value index;
+    Value clock;
+  };
+  Rows rows_in_order(std::int64_t batch, std::int64_t window) {
+    const Value clock = graph_.input(store_name::eval_clock, DType::i64, Shape{5});
+    const Batch rows = this->batch(store_name::eval_data(window), window, clock,
+                                   {{"batch", integer(batch)},
+                                    {"rows", integer(window)},
+                                    {"shuffle", integer(0)},
+                                    {"staged", integer(0)}});
+    return {rows.x, rows.index, clock};
+  }
+
   Value linear(const std::string& name, Value x) {
     return graph_.apply("linear", name,
                         {x, graph_.find(name + ".weight"), graph_.find(name + ".bias")});
@@ -112,13 +128,6 @@ class Builder {
   Graph& graph_;
 };
 
-Attrs in_order(std::int64_t batch, std::int64_t window) {
-  return {{"batch", integer(batch)},
-          {"rows", integer(window)},
-          {"shuffle", integer(0)},
-          {"staged", integer(0)}};
-}
-
 }  // namespace
 
 Graph Model::training_graph(const TrainingSpec& spec) const {
@@ -173,9 +182,7 @@ Graph Model::training_graph(const TrainingSpec& spec) const {
 Graph Model::evaluation_graph(std::int64_t batch, std::int64_t window) const {
   Graph graph;
   Builder builder(*this, graph);
-  const Value clock = graph.input(store_name::eval_clock, DType::i64, Shape{5});
-  const auto [x, index] =
-      builder.batch(store_name::eval_data(window), window, clock, in_order(batch, window));
+  const auto [x, index, clock] = builder.rows_in_order(batch, window);
   const auto [mean, logvar] = builder.encode(x);
   const auto latent =
       graph.add("sample", "latent", {mean, logvar, clock, index},
@@ -191,9 +198,7 @@ Graph Model::evaluation_graph(std::int64_t batch, std::int64_t window) const {
 Graph Model::reconstruction_graph(std::int64_t batch, std::int64_t window) const {
   Graph graph;
   Builder builder(*this, graph);
-  const Value clock = graph.input(store_name::eval_clock, DType::i64, Shape{5});
-  const auto [x, index] =
-      builder.batch(store_name::eval_data(window), window, clock, in_order(batch, window));
+  const auto [x, index, clock] = builder.rows_in_order(batch, window);
   const auto [mean, logvar] = builder.encode(x);
   const Value reconstruction = builder.expectation(builder.decode(mean), "reconstruction");
   for (const Value value : {mean, logvar, x, reconstruction}) graph.output(value);
@@ -203,9 +208,7 @@ Graph Model::reconstruction_graph(std::int64_t batch, std::int64_t window) const
 Graph Model::encoder_graph(std::int64_t batch, std::int64_t window) const {
   Graph graph;
   Builder builder(*this, graph);
-  const Value clock = graph.input(store_name::eval_clock, DType::i64, Shape{5});
-  const auto [x, index] =
-      builder.batch(store_name::eval_data(window), window, clock, in_order(batch, window));
+  const auto [x, index, clock] = builder.rows_in_order(batch, window);
   const auto [mean, logvar] = builder.encode(x);
   for (const Value value : {mean, logvar}) graph.output(value);
   return graph;

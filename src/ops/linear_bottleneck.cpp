@@ -19,7 +19,7 @@ std::vector<OutputSpec> infer(const InferContext& c) {
     c.fail(fmt::format("the heads' weight {} has an odd number of rows", c.shape(1).str()),
            "mean and logvar have the same size");
   const Shape half{heads[0], heads[1] / 2};
-  expect_draw(c, 5, 6, half);
+  std::vector<OutputSpec> outputs = expect_sample_kl(c, 5, 6, half);
   c.expect(3, DType::f32);
   c.rank(3, 2, "[out, d]");
   const std::int64_t out = c.shape(3)[0];
@@ -27,9 +27,7 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   c.expect(4, DType::f32);
   c.shape(4, Shape{out}, "[out]");
   const Shape y{heads[0], out};
-  std::vector<OutputSpec> outputs = {
-      {"mean", DType::f32, half}, {"logvar", DType::f32, half},       {"z", DType::f32, half},
-      {"eps", DType::f32, half},  {"kl", DType::f32, Shape{half[0]}}, {"y", DType::f32, y}};
+  outputs.push_back({"y", DType::f32, y});
   if (flag_of(c.attrs(), "save_input")) outputs.push_back({"pre", DType::f32, y});
   return outputs;
 }

@@ -8,6 +8,16 @@
 
 namespace cuvae {
 
+std::vector<OutputSpec> expect_sample_kl(const InferContext& c, int clock, int key,
+                                         const Shape& half) {
+  expect_draw(c, clock, key, half);
+  return {{"mean", DType::f32, half},
+          {"logvar", DType::f32, half},
+          {"z", DType::f32, half},
+          {"eps", DType::f32, half},
+          {"kl", DType::f32, Shape{half[0]}}};
+}
+
 Purpose purpose_of(const Attrs& attrs) {
   const std::int64_t purpose = attrs.integer("purpose");
   if (purpose < 0 || purpose > static_cast<std::int64_t>(Purpose::resampling))

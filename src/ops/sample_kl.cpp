@@ -17,13 +17,7 @@ std::vector<OutputSpec> infer(const InferContext& c) {
   if (heads[1] % 2 != 0)
     c.fail(fmt::format("the heads {} have an odd number of columns", heads.str()),
            "mean and logvar have the same size");
-  const Shape half{heads[0], heads[1] / 2};
-  expect_draw(c, 1, 2, half);
-  return {{"mean", DType::f32, half},
-          {"logvar", DType::f32, half},
-          {"z", DType::f32, half},
-          {"eps", DType::f32, half},
-          {"kl", DType::f32, Shape{half[0]}}};
+  return expect_sample_kl(c, 1, 2, Shape{heads[0], heads[1] / 2});
 }
 
 std::vector<Value> compose(ComposeContext& c) {

@@ -42,8 +42,9 @@ assert abs(one - graph) < 1e-4 * graph, (one, graph)
 PYTHON
 "$cuvae" compare --device cuda --data "$work/data" --batch-size 12 --steps 2 --exec persistent \
   --set "model.encoder.layers=$(layer 20)" --set "model.decoder.layers=$(layer 18)" \
-  --set model.latent.size=3 >"$work/compare.txt"
-grep -q "passed" "$work/compare.txt"
+  --set model.latent.size=3 --json >"$work/compare.json"
+python3 -c 'import json, sys; r = json.load(sys.stdin); assert r["passed"] and r["exec"] == "persistent", r' \
+  <"$work/compare.json"
 CUVAE_SIMT_CHIP=sm_80 "$cuvae" compare --device cuda --data "$work/data" --batch-size 12 --steps 1 \
   --exec persistent --set "model.encoder.layers=$(layer 20)" \
   --set "model.decoder.layers=$(layer 18)" --set model.latent.size=3 >"$work/compare.txt" 2>&1

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cli/process.h"
+#include "cli/small_model.h"
 #include "cuvae/npy.h"
 #include "cuvae/safetensors.h"
 #include "support/synthetic.h"
@@ -80,17 +81,7 @@ class BadInput : public testing::Test {
  protected:
   void SetUp() override {
     write_blob_folder(folder_ / "data", 256, 64);
-    write(folder_ / "small.toml", R"(schema = 1
-[data]
-path = "data"
-[model]
-latent = { size = 4 }
-encoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-decoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-[train]
-epochs = 2
-batch_size = 32
-)");
+    write(folder_ / "small.toml", std::string(small_model_toml));
   }
 
   [[nodiscard]] ProcessResult in_folder(const Args& args) const {

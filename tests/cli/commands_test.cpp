@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "cli/process.h"
+#include "cli/small_model.h"
 #include "cuvae/image.h"
 #include "cuvae/npy.h"
 #include "support/synthetic.h"
@@ -55,17 +56,7 @@ class Commands : public ::testing::Test {
 
   void SetUp() override {
     write_blob_folder(folder_ / "data", 256, test_rows);
-    std::ofstream(folder_ / "small.toml") << R"(schema = 1
-[data]
-path = "data"
-[model]
-latent = { size = 4 }
-encoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-decoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-[train]
-epochs = 2
-batch_size = 32
-)";
+    std::ofstream(folder_ / "small.toml") << small_model_toml;
   }
 
   ProcessResult in_folder(const Args& args, ProcessOptions options = {}) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli/process.h"
+#include "cli/small_model.h"
 #include "cuvae/run.h"
 #include "cuvae/safetensors.h"
 #include "support/synthetic.h"
@@ -30,17 +31,7 @@ class ReplicasCommand : public ::testing::Test {
  protected:
   void SetUp() override {
     write_blob_folder(folder_ / "data", 128, 32);
-    std::ofstream(folder_ / "small.toml") << R"(schema = 1
-[data]
-path = "data"
-[model]
-latent = { size = 4 }
-encoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-decoder = { layers = [ { type = "linear", out = 16, activation = "relu" } ] }
-[train]
-epochs = 2
-batch_size = 32
-)";
+    std::ofstream(folder_ / "small.toml") << small_model_toml;
   }
   [[nodiscard]] ProcessOptions here() const {
     ProcessOptions options;

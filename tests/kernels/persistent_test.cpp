@@ -280,6 +280,9 @@ TEST(SimtPersistentRun, StopsWhenAsked) {
   Case c;
   c.steps = 5;
   const Result whole = run(c, 0, "persistent", "fp32");
+  Case short_case = c;
+  short_case.steps = 2;
+  const Result two = run(short_case, 0, "persistent", "fp32");
   for (const int variant : {0, 1, 3}) {
     SCOPED_TRACE(variant);
     simt::SimtOptions options = chip(c, variant);
@@ -298,8 +301,10 @@ TEST(SimtPersistentRun, StopsWhenAsked) {
     const Tensor losses = program->read_steps("loss");
     for (int step = 0; step < 2; ++step)
       EXPECT_EQ(losses.item(step), whole.losses[static_cast<std::size_t>(step)]);
-    // The weights are those after two steps: three more give the whole run's.
-    program->run();
+    // What is in memory is what two steps leave.
+    for (const auto& [name, tensor] : two.tensors)
+      EXPECT_TRUE(same(store->read(name), tensor)) << name;
+    program->run();  // and it goes on
     EXPECT_EQ(program->steps_done(), c.steps);
   }
 }
@@ -445,6 +450,12 @@ TEST(SimtPersistentRun, TheDefaultModelFitsAnH200) {
       {.batch = 128, .in = 784, .encoder = 512, .latent = 32, .decoder = 512}, gpu);
   ASSERT_TRUE(fit.layout) << fit.reason;
   const cuda::PersistentLayout& l = *fit.layout;
+  // As bench/predict.py counts blocks and KB.
+  EXPECT_EQ(l.encode.blocks(), 96);
+  EXPECT_EQ(l.decode.blocks(), 100);
+  EXPECT_EQ(l.back.blocks(), 96);
+  EXPECT_EQ(l.decode.piece, 128);
+  EXPECT_EQ(l.back.piece, 272);
   EXPECT_EQ(l.middles, 16);
   EXPECT_LE(l.owners + l.middles, gpu.multiprocessors);
   EXPECT_LE(l.shared_bytes + cuda::PersistentLayout::static_bytes,

@@ -16,6 +16,7 @@
 #include "cuvae/image.h"
 #include "cuvae/safetensors.h"
 #include "support/synthetic.h"
+#include "train/blob_config.h"
 
 namespace cuvae {
 namespace {
@@ -26,16 +27,7 @@ class RunTest : public testing::Test {
  protected:
   RunTest() {
     test::write_blob_folder(folder_ / "data", 200, 50);
-    config_.name = "blobs";
-    config_.data.path = (folder_ / "data").string();
-    config_.model.encoder.layers = {{.out = 24, .activation = "relu"}};
-    config_.model.decoder.layers = {{.out = 24, .activation = "relu"}};
-    config_.model.latent.size = 4;
-    config_.train.batch_size = 16;
-    config_.train.epochs = 2;
-    config_.train.lr = 3e-3;
-    config_.run.device = "cpu";
-    config_.run.threads = 1;
+    config_ = test::blob_config(folder_ / "data");
   }
 
   [[nodiscard]] TrainRunOptions to(const std::string& name) const {
