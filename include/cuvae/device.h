@@ -137,7 +137,9 @@ struct CompileOptions {
   std::shared_ptr<Tuning> tuning = {};  // the record; null: one of this program's own
 };
 
-// What compile() would make of a graph: nothing of that size is allocated.
+// The plan of a graph, node by node: what compile() would make of it for every executor but the
+// persistent one, which has no plan (Device::unfit says whether it fits). Nothing of that size is
+// allocated.
 struct PlanSummary {
   std::int64_t arena_bytes = 0;
   std::int64_t persistent_bytes = 0;

@@ -38,11 +38,7 @@ CpuKernel<T> cpu_layer_pair(CpuNode& node) {
   };
 }
 
-// CBLAS's sizes are 32-bit.
-bool cpu_supports_layer_pair(const Graph& graph, const Node& node) {
-  constexpr std::int64_t most = std::int64_t{1} << 31;
-  return fits_blas(graph, node) && graph[node.inputs[2]].shape[0] < most;
-}
+CUVAE_CPU_PRODUCT(layer_pair)
 CUVAE_CPU_OP(layer_pair);
 
 }  // namespace cuvae

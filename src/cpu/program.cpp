@@ -10,6 +10,7 @@
 
 #include "cuvae/error.h"
 #include "graph/batches.h"
+#include "graph/node_time.h"
 
 namespace cuvae {
 namespace {
@@ -95,15 +96,9 @@ class ProgramOf final : public CpuProgram {
       }
     }
     std::vector<NodeTime> times;
-    for (std::size_t task = 0; task < steps_.size(); ++task) {
-      std::vector<double>& all = seconds[task];
-      const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
-      std::nth_element(all.begin(), middle, all.end());
-      const Node& node = *steps_[task].node;
-      const Cost cost = op_def(node.op).cost(graph(), node);
-      times.push_back({steps_[task].step, node.name, std::string(op_def(node.op).name), *middle,
-                       cost.flops, cost.bytes});
-    }
+    for (std::size_t task = 0; task < steps_.size(); ++task)
+      times.push_back(
+          node_time(graph(), *steps_[task].node, steps_[task].step, std::move(seconds[task])));
     return times;
   }
 

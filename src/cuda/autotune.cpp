@@ -5,6 +5,7 @@
 #include <limits>
 #include <random>
 
+#include "cuda/event_timer.h"
 #include "cuvae/tensor.h"
 
 namespace cuvae::cuda {
@@ -31,28 +32,6 @@ void fill_with_noise(Context& context, const DeviceBuffer& buffer, DType dtype) 
     done += bytes;
   }
 }
-
-class Stopwatch {
- public:
-  explicit Stopwatch(Context& context)
-      : context_(context), start_(context.runtime(), true), stop_(context.runtime(), true) {}
-
-  // Milliseconds of one run, in a row of `runs`.
-  float time(Blas::Plan& plan, const BlasOperands& operands, std::span<const Access> accesses,
-             int runs) {
-    start_.record(context_.main());
-    for (int run = 0; run < runs; ++run)
-      plan.run(context_.runtime(), operands, accesses, context_.main());
-    stop_.record(context_.main());
-    stop_.synchronize();
-    return stop_.milliseconds_since(start_) / static_cast<float>(runs);
-  }
-
- private:
-  Context& context_;
-  Event start_;
-  Event stop_;
-};
 
 }  // namespace
 
@@ -88,17 +67,25 @@ std::size_t fastest(Context& context, const BlasProduct& product,
     fill_with_noise(context, b, product.operands);
     fill_with_noise(context, vector, product.result);
     const BlasOperands operands{a.get(), b.get(), c.get(), vector.get(), workspace.get()};
-    Stopwatch watch(context);
+    EventTimer timer(context.runtime());
+    // Milliseconds of one run, in a row of them.
+    const auto time_of = [&](Blas::Plan& plan, int runs) {
+      timer.start(context.main());
+      for (int run = 0; run < runs; ++run)
+        plan.run(context.runtime(), operands, accesses, context.main());
+      timer.stop(context.main());
+      return static_cast<float>(1e3 * timer.seconds()) / static_cast<float>(runs);
+    };
     std::size_t best = 0;
     float least = std::numeric_limits<float>::infinity();
     for (std::size_t i = 0; i < candidates.size(); ++i) {
       Blas::Plan& plan = *candidates[i];
-      watch.time(plan, operands, accesses, 1);  // loads its code
-      const float once = watch.time(plan, operands, accesses, 1);
+      time_of(plan, 1);  // loads its code
+      const float once = time_of(plan, 1);
       const int runs = std::clamp(static_cast<int>(round_ms / std::max(once, round_ms / most_runs)),
                                   1, most_runs);
       for (int round = 0; round < rounds; ++round) {
-        const float time = watch.time(plan, operands, accesses, runs);
+        const float time = time_of(plan, runs);
         if (!(time < least)) continue;
         least = time;
         best = i;

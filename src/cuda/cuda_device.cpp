@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "cuda/autotune.h"
+#include "cuda/event_timer.h"
 #include "cuda/narrow.h"
 #include "cuda/persistent.h"
 #include "cuda/program.h"
@@ -48,24 +49,21 @@ bool trains(const Graph& graph) {
 class CudaTimer final : public DeviceTimer {
  public:
   explicit CudaTimer(std::shared_ptr<cuda::Context> context)
-      : context_(std::move(context)),
-        start_(context_->runtime(), true),
-        stop_(context_->runtime(), true) {}
+      : context_(std::move(context)), timer_(context_->runtime()) {}
   void start() override {
     context_->enter();
-    start_.record(context_->main());
+    timer_.start(context_->main());
   }
   [[nodiscard]] double stop() override {
     context_->enter();
-    stop_.record(context_->main());
+    timer_.stop(context_->main());
     context_->wait();
-    return 1e-3 * static_cast<double>(stop_.milliseconds_since(start_));
+    return timer_.seconds();
   }
 
  private:
   std::shared_ptr<cuda::Context> context_;
-  cuda::Event start_;
-  cuda::Event stop_;
+  cuda::EventTimer timer_;
 };
 
 // A second stream takes the work beside the longest path, and ahead of it, which wants more memory.

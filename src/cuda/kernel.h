@@ -30,8 +30,8 @@ struct CudaNode {
   const Node& node;
   const Properties& gpu;
   Precision precision = Precision::fp32;
-  // How values are stored, by id; empty: as the graph says. Only kernels that ask for it
-  // (takes_bf16, narrow.h) meet values stored as bf16.
+  // How values are stored, by id; empty: as the graph says. Only kernels that narrow.cpp knows to
+  // take it meet values stored as bf16.
   std::span<const DType> stored = {};
   // What the launches want besides inputs and outputs; the preparation sets it. Workspace is
   // aligned to 256 bytes and holds anything; counters are zero, and must be left zero.

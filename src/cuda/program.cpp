@@ -8,8 +8,10 @@
 #include <map>
 
 #include "base/text.h"
+#include "cuda/event_timer.h"
 #include "cuvae/error.h"
 #include "graph/batches.h"
+#include "graph/node_time.h"
 #include "graph/plan_early.h"
 
 namespace cuvae::cuda {
@@ -116,17 +118,16 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     constexpr double least_seconds = 200e-6;
     constexpr int most_launches = 20;
     begin_run();
-    Event begin(runtime(), true);
-    Event end(runtime(), true);
+    EventTimer timer(runtime());
     const auto seconds_of = [&](const Step& step, int launches) {
       guarded([&] {
-        begin.record(context_->main());
+        timer.start(context_->main());
         for (int i = 0; i < launches; ++i) launch(step, 0, false);
-        end.record(context_->main());
+        timer.stop(context_->main());
         pending = true;
         context_->wait();
       });
-      return 1e-3 * static_cast<double>(end.milliseconds_since(begin)) / launches;
+      return timer.seconds() / launches;
     };
     std::vector<std::vector<double>> seconds(steps_.size());
     std::vector<int> launches;
@@ -140,15 +141,8 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       for (std::size_t t = 0; t < steps_.size(); ++t)
         seconds[t].push_back(seconds_of(steps_[t], launches[t]));
     std::vector<NodeTime> times;
-    for (std::size_t t = 0; t < steps_.size(); ++t) {
-      std::vector<double>& all = seconds[t];
-      const auto middle = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
-      std::nth_element(all.begin(), middle, all.end());
-      const Node& node = *steps_[t].node;
-      const Cost cost = op_def(node.op).cost(graph(), node);
-      times.push_back({steps_[t].step, node.name, std::string(op_def(node.op).name), *middle,
-                       cost.flops, cost.bytes});
-    }
+    for (std::size_t t = 0; t < steps_.size(); ++t)
+      times.push_back(node_time(graph(), *steps_[t].node, steps_[t].step, std::move(seconds[t])));
     return times;
   }
 

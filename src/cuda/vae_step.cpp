@@ -92,9 +92,9 @@ class Matcher {
     same(dh1.inputs[1], heads_.weight);
     same(dh1.inputs[2], encoder.outputs[0]);
     same(encode.inputs[1], x.outputs[0]);
-    updates(heads_, dheads.outputs[0], encoder.outputs[0]);
-    updates(hidden_, dh2.outputs[0], heads.outputs[2]);
-    updates(out_, nll.outputs[1], decoder.outputs[0]);
+    updates(heads_, dheads.outputs[0], encoder.outputs[0], encode);
+    updates(hidden_, dh2.outputs[0], heads.outputs[2], encode);
+    updates(out_, nll.outputs[1], decoder.outputs[0], encode);
     step_.hyper = encode.inputs[8];
     same(elbo.inputs[2], step_.hyper);
     for (const Node* fill :
@@ -207,14 +207,14 @@ class Matcher {
     }
     throw Unlike{fmt::format("`{}` is not trained", graph_[layer.weight].name)};
   }
-  void updates(VaeStep::Layer& layer, Value dy, Value x) const {
+  // A layer with that gradient and input, trained as the one whose update is `like`.
+  void updates(VaeStep::Layer& layer, Value dy, Value x, const Node& like) const {
     const Node& node = update(layer);
     same(node.inputs[0], dy);
     same(node.inputs[1], x);
-    const Node& first = *nodes_.find(Op::linear_wgrad_adam)->second;
-    same(node.inputs[8], first.inputs[8]);
-    same(node.inputs[10], first.inputs[10]);
-    if (node.attrs != first.attrs) throw Unlike{"layers with optimisers of their own"};
+    same(node.inputs[8], like.inputs[8]);
+    same(node.inputs[10], like.inputs[10]);
+    if (node.attrs != like.attrs) throw Unlike{"layers with optimisers of their own"};
   }
 
   const Graph& graph_;

@@ -214,6 +214,7 @@ class Fuser {
     const std::int32_t last = reader(second.outputs[0], Op::activation);
     if (graph_.is_output(second.outputs[0])) return group;
     if (last < 0 || deps_.readers[second.outputs[0].id].size() != 1) return {};
+    if (!graph_.is_output(node(last).outputs[0])) return {};
     group.nodes.push_back(last);
     group.name = node(last).name;
     group.outputs = node(last).outputs;

@@ -356,13 +356,16 @@ class Planner {
   // and a half later than thought: then what the path waits for once a step is behind most of what
   // it needs. What the path does not need comes a step after it could, not at the end.
   void stream_order() {
-    std::vector<double> urgency(count(), 0);
-    for (int task = count(); task-- > 0;) longest(task, urgency);
+    const std::vector<int> order = forward();
+    std::vector<double> urgency(count(), 0);  // the longest path from there on
+    for (auto task = order.rbegin(); task != order.rend(); ++task) {
+      for (const int next : next_[*task]) urgency[*task] = std::max(urgency[*task], urgency[next]);
+      urgency[*task] += costs_[*task % nodes_];
+    }
     const std::vector<bool> chain = longest_path(urgency);
     std::vector<double> due(count(), 0);  // the earliest start, then when it has its turn
     double total = 0;
     for (int task = 0; task < count(); ++task) total = std::max(total, urgency[task]);
-    const std::vector<int> order = forward();
     for (const int task : order)
       for (const int p : before_[task])
         due[task] = std::max(due[task], due[p] + costs_[p % nodes_]);
@@ -445,31 +448,6 @@ class Planner {
       task = *std::min_element(next.begin(), next.end(), less);
     }
     return chain;
-  }
-
-  // The longest path from `task` and from everything after it, depth first.
-  void longest(int task, std::vector<double>& urgency) const {
-    std::vector<int> stack{task};
-    while (!stack.empty()) {
-      const int top = stack.back();
-      if (urgency[top] > 0) {
-        stack.pop_back();
-        continue;
-      }
-      double rest = 0;
-      bool known = true;
-      for (const int next : next_[top]) {
-        if (urgency[next] <= 0) {
-          stack.push_back(next);
-          known = false;
-        } else {
-          rest = std::max(rest, urgency[next]);
-        }
-      }
-      if (!known) continue;
-      urgency[top] = rest + costs_[top % nodes_];
-      stack.pop_back();
-    }
   }
 
   // Positions, and what comes before what by dependencies and streams.

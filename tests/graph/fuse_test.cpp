@@ -101,7 +101,8 @@ TEST(FuseLayerPair, OfFewRowsAtTheEndOfAGraph) {
     bool output = true;  // of the second layer, or of what activates it
     bool activation = true;
     bool hidden_read = false;
-    bool more = false;  // something else reads the second layer
+    bool more = false;   // something else reads the second layer
+    bool third = false;  // a layer after what activates the second
   };
   const auto ops = [](const Options& o) {
     Graph g;
@@ -118,10 +119,12 @@ TEST(FuseLayerPair, OfFewRowsAtTheEndOfAGraph) {
     if (o.hidden_read) g.output(g.apply("scale", "other.h", {h}));
     if (o.activation)
       y = g.apply("activation", "y", {y}, {{"kind", std::string("elu")}, {"alpha", 0.5}});
+    if (o.third) y = layer("third", y, 2);
     if (o.output) g.output(y);
     const Rewritten result = fuse(g);
     for (const Node& node : result.graph.nodes()) {
       if (node.op != Op::layer_pair) continue;
+      if (o.third) continue;
       EXPECT_EQ(result.graph[node.outputs[0]].name, o.activation ? "y" : "second");
       EXPECT_EQ(node.attrs.text("kind"), "gelu");
       EXPECT_EQ(node.attrs.text("out_kind", "none"), o.activation ? "elu" : "none");
@@ -133,6 +136,7 @@ TEST(FuseLayerPair, OfFewRowsAtTheEndOfAGraph) {
   EXPECT_EQ(ops({}), (Ops{"layer_pair"}));
   EXPECT_EQ(ops({.rows = 4}), (Ops{"layer_pair"}));
   EXPECT_EQ(ops({.activation = false}), (Ops{"layer_pair"}));
+  EXPECT_EQ(ops({.third = true}), (Ops{"linear_activation", "layer_pair"}));
   EXPECT_EQ(ops({.rows = 5}), (Ops{"linear_activation", "linear_activation"}));
   EXPECT_EQ(ops({.hidden_read = true}).size(), 3U);
   EXPECT_EQ(ops({.more = true}).size(), 4U);
