@@ -31,8 +31,10 @@ Json terms_json(const Metrics& metrics) {
 void require_same(const Config& config, std::int64_t replicas, const ReplicasSummary& before) {
   const auto there = static_cast<std::int64_t>(before.replicas.size());
   if (replicas != there) {
-    throw Error(Status::usage, fmt::format("{} replicas, the run has {}", replicas, there),
-                "--replicas", fmt::format("go on with --replicas {}", there));
+    throw Error(
+        Status::usage,
+        fmt::format("{} replica{}, the run has {}", replicas, replicas == 1 ? "" : "s", there),
+        "--replicas", fmt::format("go on with --replicas {}", there));
   }
   if (config.train.seed != before.seed) {
     throw Error(Status::usage,
@@ -245,7 +247,7 @@ std::optional<ReplicasSummary> read_replicas(const fs::path& run) {
   const std::string text = read_file(folder.summary(), FreshReplicas::summary_cap);
   const auto refuse = [&]() -> Error {
     return {Status::input, "this is no summary of replicas", folder.summary().string(),
-            "restore the file, or resume the replicas one by one"};
+            "restore the file, resume the replicas one by one, or remove the folder to start anew"};
   };
   try {
     const nlohmann::json json = nlohmann::json::parse(text);

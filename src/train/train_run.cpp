@@ -200,10 +200,9 @@ std::int64_t TrainRun::rehearse_end() const {
     return rehearse_pictures(*device_, trainer_->model(), *dataset_);
   } catch (const Error& error) {
     if (error.status() != Status::device) throw;
-    throw Error(Status::device,
-                fmt::format("too little memory for the pictures at the end of the run beside the "
-                            "training: {}",
-                            error.what()));
+    throw Error(
+        Status::device,
+        fmt::format("the pictures at the end of the run, beside the training: {}", error.what()));
   }
 }
 

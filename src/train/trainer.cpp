@@ -244,8 +244,14 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   set_commit(true);
 
   if (tested) {
-    test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
-                                        options_.compile);
+    try {
+      test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
+                                          options_.compile);
+    } catch (const Error& error) {
+      if (error.status() != Status::device) throw;
+      throw Error(Status::device,
+                  fmt::format("the evaluation beside the training: {}", error.what()));
+    }
   }
   const Clock::time_point start = Clock::now();
   if (resident) bind_window(split.images);
