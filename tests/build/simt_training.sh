@@ -7,8 +7,8 @@ cuvae=$1
 work=$(mktemp -d)
 command=()
 trap 'rm -rf "$work"' EXIT
-images() { # HIGH LOW (of COUNT, octal) BYTES FILE
-  printf '\0\0\010\003\0\0\'"$1"'\'"$2"'\0\0\0\005\0\0\0\004'
+images() { # HIGH LOW (of COUNT) BYTES: images of 5 x 4
+  printf '%b' "\0\0\010\003\0\0\0$1\0$2\0\0\0\005\0\0\0\004"
   head -c $((4096 + $3)) "$cuvae" | tail -c "$3"
 }
 mkdir "$work/many" "$work/few"
