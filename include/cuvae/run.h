@@ -50,7 +50,10 @@ struct TrainRunOptions {
   std::function<void(const TrainProgress&)> on_progress;  // a few times a second
   std::function<void(const EvaluationEvent&)> on_evaluation;
   std::function<void(const std::string&)> on_message;  // one line for the log
-  std::function<bool()> stop;  // polled after each step: true ends the run after a checkpoint
+  // Polled after each run of the program (a step, or those of one launch): true ends the training
+  // after a checkpoint. A launch of the persistent path ends early for it: there it is called from
+  // another thread as well, every few milliseconds.
+  std::function<bool()> stop;
 };
 
 struct TrainReport {
@@ -59,7 +62,8 @@ struct TrainReport {
   std::int64_t steps = 0;
   std::string device;
   std::string exec;
-  double seconds = 0;  // training steps alone, of this process
+  double seconds = 0;        // training steps alone, of this process
+  double total_seconds = 0;  // with those of the processes that it went on from
   double samples_per_second = 0;
   Metrics train;
   std::optional<Metrics> test;
@@ -69,6 +73,8 @@ struct TrainReport {
 // Trains. With `resume`, `config` may differ from the run's own only in train.epochs and [run];
 // anything else is Error(usage) naming the key. A run folder that was made and got no checkpoint
 // (an error before the first) is removed again, and a run that it was to replace is put back.
+// Error(device) before anything is trained where the training, or its end beside it, does not fit
+// in memory.
 TrainReport train_run(const Config& config, const TrainRunOptions& options);
 
 // Mean and standard deviation (of a sample: n - 1; 0 for one) of each term over replicas.
@@ -82,6 +88,7 @@ struct MetricsSpread {
 struct ReplicaReport {
   std::int64_t seed = 0;
   TrainReport report;
+  bool done = false;     // all epochs are
   std::string diverged;  // why; empty: it did not
 };
 struct ReplicasReport {
@@ -90,7 +97,9 @@ struct ReplicasReport {
   std::string device;
   std::string exec;
   double seconds = 0;             // training steps of all, of this process
+  double total_seconds = 0;       // with those of the processes that it went on from
   double samples_per_second = 0;  // of all
+  bool running = false;           // as it stands in the file while they train
   bool interrupted = false;
   std::vector<ReplicaReport> replicas;
   // Over those that did not diverge; nothing where there are none.
@@ -104,14 +113,18 @@ inline constexpr std::int64_t most_replicas = 1024;
 // train.seed, train.seed + 1, ...: each is bit for bit what train_run() makes of its seed by the
 // same executor (run.exec = auto: graphs, where there are several on a GPU). They share the data,
 // on the device as well. RUN/seed-<s>/ is a complete run folder for each; RUN/replicas.json holds
-// replicas_json(). One that diverges is left behind and the others go on; Error(diverged) where
-// none is left before any checkpoint. With `resume`, all go on that have not diverged.
+// replicas_json(), written anew after every evaluation. One that diverges is left behind and the
+// others go on; Error(diverged) where none is left before any checkpoint. With `resume`, all go on
+// that have not diverged. Error(device) before anything is trained where they do not fit in memory
+// together, with what the end of a run takes.
 ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
                               const TrainRunOptions& options);
 
-// One JSON object: {schema, replicas, seed, device, exec, seconds, samples_per_second, interrupted,
-// mean: {train, test}, sd: {train, test}, results: [{seed, folder, epochs, steps, diverged, train,
-// test}]}; null is what is not known.
+// One JSON object: {schema, state, replicas, seed, device, exec, seconds, total_seconds,
+// samples_per_second, interrupted, mean: {train, test}, sd: {train, test}, results: [{seed, folder,
+// state, epochs, steps, diverged, train, test}]}; null is what is not known. The whole `state` is
+// "running", "interrupted" or "done" (the process has come to its end), a replica's is "running"
+// (epochs are left), "done" or "diverged"; a process that was killed leaves "running".
 [[nodiscard]] std::string replicas_json(const ReplicasReport& report);
 
 // What a folder of replicas holds; nothing where it has no replicas.json. Error(input) where that
@@ -125,6 +138,7 @@ struct ReplicasSummary {
     std::string diverged;
   };
   std::int64_t seed = 0;
+  double total_seconds = 0;
   std::vector<Replica> replicas;  // by seed, without a gap
 };
 [[nodiscard]] std::optional<ReplicasSummary> read_replicas(const std::filesystem::path& run);

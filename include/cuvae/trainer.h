@@ -105,10 +105,9 @@ struct TrainerOptions {
 class Trainer {
  public:
   // Builds, plans and compiles; weights are drawn from train.seed. The dataset must have a training
-  // split. Throws Error(usage) where the batch is larger than the data, Error(device) out of
-  // memory. Trainers of one
-  // dataset on one GPU share the device memory of its images.
-  // Throws Error(usage) for a configuration that validate() refuses.
+  // split. Trainers of one dataset on one GPU share the device memory of its images. Throws
+  // Error(usage) for a configuration that validate() refuses and where the batch is larger than the
+  // data, Error(device) out of memory.
   Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, Device& device,
           const TrainerOptions& options = {});
   Trainer(const Trainer&) = delete;
@@ -118,14 +117,18 @@ class Trainer {
   [[nodiscard]] std::int64_t step() const noexcept { return step_; }
   [[nodiscard]] std::int64_t epoch() const noexcept { return step_ / steps_per_epoch_; }
 
-  // Uploads the data and makes every program ready to run (a GPU: captured), without a step: all
-  // that the first run() would otherwise do besides training. Before the first step or between two.
-  // Seconds of the two parts.
+  // Seconds of what a training waits for before its first step.
   struct WarmUp {
-    double upload = 0;
-    double capture = 0;
+    double upload = 0;   // of the data: in the constructor, and until all of it is on the device
+    double capture = 0;  // of a first run of every program
   };
+  // Waits for the data and makes every program ready to run (a GPU: captured), without a step: all
+  // that the first run() would otherwise do besides training. Before the first step or between two.
+  // Each second is told once: another call tells of what that call does. Where it throws, training
+  // goes on as if it had not been called.
   WarmUp warm_up();
+  // The constructor's part of WarmUp::upload; 0 once warm_up() has told it.
+  [[nodiscard]] double upload_seconds() const noexcept { return upload_seconds_; }
 
   // Runs up to `steps` steps, ending early at the end of an epoch; returns each step's terms.
   // Throws Error(diverged) at the first non-finite loss.
@@ -168,13 +171,16 @@ class Trainer {
   // What a user should know of it (Program::note).
   [[nodiscard]] std::string note() const { return program_->note(); }
   // Asks the steps under way to end early, where the executor can (Program::stop): run() and
-  // collect() return those that were done. Any thread may call it.
+  // collect() return those that were done. Between two launches it asks nothing. Any thread may
+  // call it.
   void stop() noexcept;
   // Throws Error(input) naming `where` if it does not fit this model and dataset.
   void restore(const TensorFile& file, std::string_view where);
 
  private:
+  void bind_window(std::shared_ptr<const Tensor> rows);
   void prepare(std::int64_t rows);
+  void set_commit(bool commit);
   void require_collected() const;
   [[noreturn]] void diverged(const std::string& what) const;
   void require_finite_state(const std::vector<NamedTensor>& tensors) const;
@@ -194,6 +200,8 @@ class Trainer {
   std::int64_t last_rows_ = 0;
   std::int64_t steps_per_epoch_ = 0;
   std::int64_t step_ = 0;
+  bool commits_ = false;            // whether the device keeps what a step computes
+  double upload_seconds_ = 0;       // of binding the data in the constructor
   Program* launched_ = nullptr;     // and not collected
   std::int64_t launched_rows_ = 0;  // of each of its steps
   struct Sums {

@@ -63,12 +63,4 @@ void print_error(std::string_view message) {
   put(stderr, line);
 }
 
-Json as_json(const Metrics& metrics) {
-  return {{"loss", metrics.loss},
-          {"neg_elbo", metrics.neg_elbo},
-          {"reconstruction", metrics.reconstruction},
-          {"kl", metrics.kl},
-          {"n", metrics.n}};
-}
-
 }  // namespace cuvae::cli

@@ -6,11 +6,12 @@
 #include <string>
 #include <string_view>
 
-#include "cuvae/trainer.h"
+#include "train/metrics_json.h"
 
 namespace cuvae::cli {
 
 using Json = nlohmann::ordered_json;
+using cuvae::as_json;  // of Metrics
 
 class Output {
  public:
@@ -31,7 +32,5 @@ class Output {
 void print_error(std::string_view message);
 
 [[nodiscard]] bool colour_on(int fd);
-
-[[nodiscard]] Json as_json(const Metrics& metrics);  // loss, neg_elbo, reconstruction, kl, n
 
 }  // namespace cuvae::cli

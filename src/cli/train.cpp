@@ -38,6 +38,7 @@ Json report_as_json(const TrainReport& report) {
                  {"device", report.device},
                  {"exec", report.exec},
                  {"seconds", report.seconds},
+                 {"total_seconds", report.total_seconds},
                  {"samples_per_second", report.samples_per_second},
                  {"interrupted", report.interrupted},
                  {"train", as_json(report.train)},
@@ -228,11 +229,13 @@ Command train_command() {
             flags.value("--out", options->out, "RUN",
                         "the run's folder; runs/<name>-<n> without it");
             flags.flag("--resume", options->resume, "go on from the last checkpoint of RUN");
-            flags.flag("--overwrite", options->overwrite, "empty RUN first if it is a run");
+            flags.flag("--overwrite", options->overwrite,
+                       "replace what RUN holds if it is a run (with --replicas: replicas)");
             flags.value("--save-every", options->save_every, "N", "epochs between checkpoints");
             flags.value("--eval-every", options->eval_every, "N", "epochs between evaluations");
             flags.value("--replicas", options->replicas, "K",
-                        "train K seeds side by side, from --seed on, into RUN/seed-<s>/");
+                        "train K seeds side by side, from --seed on, into RUN/seed-<s>/; "
+                        "RUN/replicas.json has the figures of all, after every evaluation");
             flags.value("--streams", options->streams, "N",
                         "streams of a GPU's plan; 0 = 2 where that pays");
             flags.flag("--no-fuse", options->no_fuse, "no fused operators");

@@ -361,7 +361,7 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
     throw Error(Status::input, what, file.source, mend);
   };
   const InputFile in(path);
-  constexpr std::string_view other = "name a safetensors file";
+  constexpr std::string_view other = "restore it, or name a safetensors file";
   if (in.size() < 8) fail("too short for a safetensors file", other);
   std::uint64_t header_length = 0;
   in.read(0, std::as_writable_bytes(std::span(&header_length, 1)));

@@ -6,9 +6,12 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "base/text.h"
+#include "train/metrics_json.h"
+#include "train/out_folder.h"
 #include "train/train_run.h"
 
 namespace cuvae {
@@ -17,61 +20,27 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-Json metrics_json(const Metrics& metrics) {
-  return {{"loss", metrics.loss},
-          {"neg_elbo", metrics.neg_elbo},
-          {"reconstruction", metrics.reconstruction},
-          {"kl", metrics.kl},
-          {"n", metrics.n}};
-}
-
 // The statistics' own: without a number of samples.
 Json terms_json(const Metrics& metrics) {
-  Json json = metrics_json(metrics);
+  Json json = as_json(metrics);
   json.erase("n");
   return json;
 }
 
-fs::path choose_folder(const Config& config, std::int64_t replicas,
-                       const TrainRunOptions& options) {
-  if (options.out.empty()) {
-    if (options.resume) {
-      throw Error(Status::usage, "--resume without a run", "--out",
-                  "name the folder of replicas to go on with");
-    }
-    return default_run_path(config.name);
+// To resume, the command has to ask for what is there.
+void require_same(const Config& config, std::int64_t replicas, const ReplicasSummary& before) {
+  const auto there = static_cast<std::int64_t>(before.replicas.size());
+  if (replicas != there) {
+    throw Error(
+        Status::usage,
+        fmt::format("{} replica{}, the run has {}", replicas, replicas == 1 ? "" : "s", there),
+        "--replicas", fmt::format("go on with --replicas {}", there));
   }
-  const ReplicasFolder folder{options.out};
-  if (options.resume) {
-    const auto before = read_replicas(options.out);
-    if (!before) {
-      throw Error(Status::usage, "no folder of replicas", options.out.string(),
-                  "--resume --replicas wants the folder of an earlier train --replicas");
-    }
-    const auto there = static_cast<std::int64_t>(before->replicas.size());
-    if (replicas != there) {
-      throw Error(Status::usage, fmt::format("{} replicas, the run has {}", replicas, there),
-                  "--replicas", fmt::format("go on with --replicas {}", there));
-    }
-    if (config.train.seed != before->seed) {
-      throw Error(Status::usage,
-                  fmt::format("`train.seed` is {} now and was {}", config.train.seed, before->seed),
-                  "--resume", "leave it as it was");
-    }
-    return options.out;
+  if (config.train.seed != before.seed) {
+    throw Error(Status::usage,
+                fmt::format("`train.seed` is {} now and was {}", config.train.seed, before.seed),
+                "--resume", "leave it as it was");
   }
-  if (!RunFolder{options.out}.empty()) {
-    if (!options.overwrite) {
-      throw Error(Status::usage, "the run folder is not empty", options.out.string(),
-                  "use --resume to go on, --overwrite to start anew, or another --out");
-    }
-    if (!folder.is_there()) {
-      throw Error(Status::usage, "the folder is not empty and holds no replicas of cuvae",
-                  options.out.string(),
-                  "--overwrite replaces replicas by replicas only; choose another --out");
-    }
-  }
-  return options.out;
 }
 
 // Until it is kept: the folder with its summary can be undone. The runs in it undo themselves.
@@ -126,17 +95,37 @@ class FreshReplicas {
   bool kept_ = false;
 };
 
-// Before the memory is taken: a machine that runs out of it slows down or ends processes.
-void require_memory(const TrainRun& first, const Workplace& workplace, std::int64_t replicas) {
+// Before the memory is taken: a machine that runs out of it slows down or ends processes. At the
+// end one run after the other makes its pictures, which takes `end` bytes.
+void require_memory(const TrainRun& first, const Workplace& workplace, std::int64_t replicas,
+                    std::int64_t end) {
   const auto there = workplace.device->free_bytes();
   const std::int64_t one = std::max<std::int64_t>(first.trainer().memory_bytes(), 1);
-  if (!there || (replicas - 1) <= *there / one) return;
-  throw Error(
-      Status::device,
-      fmt::format("too little memory for {} replicas: each takes {}, and {} are free beside "
-                  "the first",
-                  replicas, format_bytes(one), format_bytes(*there)),
-      "--replicas", fmt::format("train at most {} side by side", *there / one + 1));
+  if (!there) return;
+  const std::int64_t others = std::max<std::int64_t>(*there - end, 0) / one;
+  if (replicas - 1 <= others) return;
+  throw Error(Status::device,
+              fmt::format("too little memory for {} replicas: each takes {}, the end of a run {}, "
+                          "and {} are free beside the first",
+                          replicas, format_bytes(one), format_bytes(end), format_bytes(*there)),
+              "--replicas", fmt::format("train at most {} side by side", others + 1));
+}
+
+// Trainers of all runs, each in its place on the device, and room for their end.
+void open_all(std::span<TrainRun* const> runs, const Workplace& workplace) {
+  const auto count = static_cast<std::int64_t>(runs.size());
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    try {
+      runs[i]->open(workplace);
+      if (i == 0) require_memory(*runs[0], workplace, count, runs[0]->rehearse_end());
+      if (i > 0 && i + 1 == runs.size()) static_cast<void>(runs[i]->rehearse_end());
+    } catch (const Error& error) {
+      if (error.status() != Status::device || i == 0) throw;
+      throw Error(Status::device,
+                  fmt::format("no room for replica {} of {}: {}", i + 1, count, error.what()),
+                  "--replicas", "train fewer side by side");
+    }
+  }
 }
 
 void summarise(ReplicasReport& report) {
@@ -147,8 +136,48 @@ void summarise(ReplicasReport& report) {
     if (replica.report.train.n > 0) train.push_back(replica.report.train);
     if (replica.report.test) test.push_back(*replica.report.test);
   }
+  report.train.reset();
+  report.test.reset();
   if (!train.empty()) report.train = spread_of(train);
   if (!test.empty()) report.test = spread_of(test);
+}
+
+// One that this process trains, and its place in the report.
+struct Member {
+  TrainRun* run;
+  ReplicaReport* report;
+};
+
+// What is known by now.
+void refresh(ReplicasReport& report, std::span<const Member> members, const Trained& trained,
+             double seconds_before) {
+  report.seconds = trained.seconds;
+  report.total_seconds = seconds_before + trained.seconds;
+  report.samples_per_second = 0;
+  for (const Member& member : members) {
+    member.report->report = member.run->report(trained);
+    member.report->done = member.run->done();
+    if (member.run->diverged()) member.report->diverged = member.run->diverged()->what();
+    report.samples_per_second += member.report->report.samples_per_second;
+  }
+  summarise(report);
+}
+
+// The last figures and the pictures of one that has come to its end.
+void finish(TrainRun& run) {
+  if (run.diverged() || !run.done()) return;
+  try {
+    run.evaluate();
+    run.finish();
+  } catch (const Error& error) {
+    if (error.status() != Status::diverged) throw;
+    run.diverge(error);
+  }
+}
+
+const char* state_of(const ReplicaReport& replica) {
+  if (!replica.diverged.empty()) return "diverged";
+  return replica.done ? "done" : "running";
 }
 
 }  // namespace
@@ -175,11 +204,13 @@ MetricsSpread spread_of(const std::vector<Metrics>& all) {
 std::string replicas_json(const ReplicasReport& report) {
   Json json;
   json["schema"] = 1;
+  json["state"] = report.running ? "running" : report.interrupted ? "interrupted" : "done";
   json["replicas"] = report.replicas.size();
   json["seed"] = report.seed;
   json["device"] = report.device;
   json["exec"] = report.exec;
   json["seconds"] = report.seconds;
+  json["total_seconds"] = report.total_seconds;
   json["samples_per_second"] = report.samples_per_second;
   json["interrupted"] = report.interrupted;
   for (const bool mean : {true, false}) {
@@ -198,13 +229,13 @@ std::string replicas_json(const ReplicasReport& report) {
     Json entry;
     entry["seed"] = replica.seed;
     entry["folder"] = ReplicasFolder::name(replica.seed);
+    entry["state"] = state_of(replica);
     entry["epochs"] = replica.report.epochs;
     entry["steps"] = replica.report.steps;
     entry["diverged"] = replica.diverged.empty() ? Json(nullptr) : Json(replica.diverged);
     const bool figures = replica.diverged.empty() && replica.report.train.n > 0;
-    entry["train"] = figures ? metrics_json(replica.report.train) : Json(nullptr);
-    entry["test"] =
-        figures && replica.report.test ? metrics_json(*replica.report.test) : Json(nullptr);
+    entry["train"] = figures ? as_json(replica.report.train) : Json(nullptr);
+    entry["test"] = figures && replica.report.test ? as_json(*replica.report.test) : Json(nullptr);
     json["results"].push_back(std::move(entry));
   }
   return json.dump(2, ' ', false, Json::error_handler_t::replace);
@@ -216,13 +247,15 @@ std::optional<ReplicasSummary> read_replicas(const fs::path& run) {
   const std::string text = read_file(folder.summary(), FreshReplicas::summary_cap);
   const auto refuse = [&]() -> Error {
     return {Status::input, "this is no summary of replicas", folder.summary().string(),
-            "restore the file, or resume the replicas one by one"};
+            "restore the file, resume the replicas one by one, or remove the folder to start anew"};
   };
   try {
     const nlohmann::json json = nlohmann::json::parse(text);
     if (json.at("schema") != 1) throw refuse();
     ReplicasSummary summary;
     json.at("seed").get_to(summary.seed);
+    json.at(json.contains("total_seconds") ? "total_seconds" : "seconds")
+        .get_to(summary.total_seconds);
     for (const nlohmann::json& entry : json.at("results")) {
       ReplicasSummary::Replica replica;
       entry.at("seed").get_to(replica.seed);
@@ -256,8 +289,9 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
                 fmt::format("no seeds for {} replicas from {} on", replicas, config.train.seed),
                 "--seed, train.seed", "choose a smaller seed");
   }
-  const ReplicasFolder folder{choose_folder(config, replicas, options)};
+  const ReplicasFolder folder{choose_folder(OutKind::replicas, config.name, options)};
   const std::optional<ReplicasSummary> before = read_replicas(folder.path);
+  if (options.resume) require_same(config, replicas, *before);
 
   ReplicasReport report;
   report.run = folder.path;
@@ -265,8 +299,10 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   report.replicas.resize(static_cast<std::size_t>(replicas));
 
   std::optional<FreshReplicas> made;  // outlives the runs, which stand in its folder
-  std::vector<std::unique_ptr<TrainRun>> runs(static_cast<std::size_t>(replicas));
-  for (std::size_t r = 0; r < runs.size(); ++r) {
+  std::vector<std::unique_ptr<TrainRun>> runs;
+  std::vector<TrainRun*> all;
+  std::vector<Member> members;
+  for (std::size_t r = 0; r < report.replicas.size(); ++r) {
     ReplicaReport& replica = report.replicas[r];
     Config own = config;
     own.train.seed = replica.seed = config.train.seed + static_cast<std::int64_t>(r);
@@ -277,42 +313,20 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
       replica.report.steps = before->replicas[r].steps;
       continue;
     }
-    TrainRunOptions how;
-    how.resume = options.resume;
-    how.overwrite = options.overwrite;
-    how.save_every = options.save_every;
-    how.eval_every = options.eval_every;
-    how.compile = options.compile;
     if (options.resume && !RunFolder{replica.report.run}.is_run()) {
       throw Error(Status::input, "the folder of a replica is missing or no run",
                   replica.report.run.string(), "put it back, or start anew with --overwrite");
     }
-    runs[r] = std::make_unique<TrainRun>(own, how, replica.report.run);
-  }
-
-  std::vector<TrainRun*> all;
-  std::vector<ReplicaReport*> reports;
-  for (std::size_t r = 0; r < runs.size(); ++r) {
-    if (!runs[r]) continue;
-    all.push_back(runs[r].get());
-    reports.push_back(&report.replicas[r]);
+    runs.push_back(std::make_unique<TrainRun>(own, options, replica.report.run));
+    all.push_back(runs.back().get());
+    members.push_back({all.back(), &replica});
   }
   if (all.empty()) {
     throw Error(Status::diverged, "all replicas diverged before", folder.path.string(),
                 "start anew with --overwrite and a lower train.lr");
   }
   const Workplace workplace = open_workplace(config, options, replicas);
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    try {
-      all[i]->open(workplace);
-      if (i == 0) require_memory(*all[0], workplace, static_cast<std::int64_t>(all.size()));
-    } catch (const Error& error) {
-      if (error.status() != Status::device || i == 0) throw;
-      throw Error(Status::device,
-                  fmt::format("no room for replica {} of {}: {}", i + 1, all.size(), error.what()),
-                  "--replicas", "train fewer side by side");
-    }
-  }
+  open_all(all, workplace);
   report.device = workplace.device->info().name;
   report.exec = all.front()->trainer().program().exec();
   announce(*all.front(), options, folder.path,
@@ -330,31 +344,14 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   made.emplace(folder, std::move(stale));
   if (options.resume) made->keep();
   for (TrainRun* run : all) run->start();
-  const auto update = [&](const Trained& trained) {
-    report.seconds = trained.seconds;
-    report.interrupted = trained.interrupted;
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      TrainRun& run = *all[i];
-      try {
-        const bool stopped = trained.interrupted && !run.done();
-        reports[i]->report = run.report(trained.seconds, stopped);
-        report.samples_per_second += reports[i]->report.samples_per_second;
-        if (!stopped && run.done() && !run.diverged()) run.finish();
-      } catch (const Error& error) {
-        if (error.status() != Status::diverged) throw;
-        run.diverge(error);
-      }
-      if (run.diverged()) reports[i]->diverged = run.diverged()->what();
-    }
-    summarise(report);
+
+  const double seconds_before = options.resume ? before->total_seconds : 0;
+  const auto write_summary = [&](const Trained& trained) {
+    refresh(report, members, trained, seconds_before);
     write_file(folder.summary(), replicas_json(report) + "\n");
   };
-  // So that what a killed process leaves can be resumed.
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    reports[i]->report.epochs = all[i]->trainer().epoch();
-    reports[i]->report.steps = all[i]->trainer().step();
-  }
-  write_file(folder.summary(), replicas_json(report) + "\n");
+  report.running = true;
+  write_summary({});  // so that what a killed process leaves can be resumed
 
   const auto keep_saved = [&] {
     for (TrainRun* run : all) {
@@ -363,7 +360,7 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   };
   Trained trained;
   try {
-    trained = train_side_by_side(all, options);
+    trained = train_side_by_side(all, options, write_summary);
   } catch (...) {
     keep_saved();  // checkpoints that were written stay
     throw;
@@ -379,7 +376,10 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   for (TrainRun* run : all) {
     if (run->diverged() && !run->made()->kept()) run->made()->remove();
   }
-  update(trained);
+  for (TrainRun* run : all) finish(*run);
+  report.running = false;
+  report.interrupted = trained.interrupted;
+  write_summary(trained);
   return report;
 }
 

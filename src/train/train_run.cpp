@@ -10,8 +10,9 @@
 #include "base/text.h"
 #include "config/keys.h"
 #include "device/registry.h"
+#include "train/out_folder.h"
 #include "train/pictures.h"
-#include "train/replicas.h"
+#include "train/stop_watch.h"
 
 namespace cuvae {
 namespace {
@@ -45,33 +46,19 @@ void require_same(const Config& config, const RunFolder& folder) {
   }
 }
 
-fs::path choose_folder(const Config& config, const TrainRunOptions& options) {
-  if (options.out.empty()) {
-    if (options.resume) {
-      throw Error(Status::usage, "--resume without a run", "--out",
-                  "name the run folder to go on with");
-    }
-    return default_run_path(config.name);
+// Why --autotune does nothing here; empty where it does something.
+std::string autotune_note(const TrainRun& run, bool resumed) {
+  if (!run.config().run.autotune) return {};
+  if (run.trainer().device().info().name.starts_with("cpu")) {
+    return "note: a CPU has no algorithms to time, --autotune is without effect";
   }
-  const RunFolder folder{options.out};
-  if (options.resume) {
-    if (!folder.is_run()) {
-      throw Error(Status::usage, "not a run folder", options.out.string(),
-                  ReplicasFolder{options.out}.is_there()
-                      ? "it holds replicas: use --replicas, or resume one of its folders"
-                      : "--resume wants the folder of an earlier run");
-    }
-  } else if (!folder.empty()) {
-    if (!options.overwrite) {
-      throw Error(Status::usage, "the run folder is not empty", options.out.string(),
-                  "use --resume to go on, --overwrite to start anew, or another --out");
-    }
-    if (!folder.is_run()) {
-      throw Error(Status::usage, "the folder is not empty and holds no run of cuvae",
-                  options.out.string(), "--overwrite replaces runs only; choose another --out");
-    }
+  if (run.tuning().empty()) {
+    return "note: no product of this model goes to cuBLASLt, --autotune is without effect";
   }
-  return options.out;
+  if (resumed) {
+    return "note: the checkpoint's algorithms are kept, --autotune times only what it lacks";
+  }
+  return {};
 }
 
 // What an epoch's end gave, over all runs that came to it.
@@ -157,7 +144,9 @@ void announce(const TrainRun& run, const TrainRunOptions& options, const fs::pat
       format_count(run.dataset().train->size()), format_count(trainer.steps_per_epoch()),
       trainer.steps_per_epoch() == 1 ? "" : "s"));
   if (!more.empty()) options.on_message(more);
-  if (const std::string note = trainer.note(); !note.empty()) options.on_message(note);
+  for (const std::string& note : {trainer.note(), autotune_note(run, options.resume)}) {
+    if (!note.empty()) options.on_message(note);
+  }
   options.on_message("run folder " + path.string());
   if (!options.resume) return;
   const std::int64_t step = trainer.step();
@@ -186,6 +175,7 @@ void TrainRun::open(const Workplace& workplace) {
   dataset_ = workplace.dataset;
   TrainerOptions how = workplace.trainer;
   if (options_.resume) how.compile.tuning = recorded_tuning(checkpoint_);
+  tuning_ = how.compile.tuning;
   trainer_ = std::make_unique<Trainer>(config_, dataset_, *device_, how);
   if (!options_.resume) return;
   trainer_->restore(checkpoint_, folder_.last().string());
@@ -202,6 +192,17 @@ void TrainRun::open(const Workplace& workplace) {
                 fmt::format("train.epochs = {}, but the run has done {}", config_.train.epochs,
                             trainer_->epoch()),
                 "--resume", "ask for more epochs in all");
+  }
+}
+
+std::int64_t TrainRun::rehearse_end() const {
+  try {
+    return rehearse_pictures(*device_, trainer_->model(), *dataset_);
+  } catch (const Error& error) {
+    if (error.status() != Status::device) throw;
+    throw Error(
+        Status::device,
+        fmt::format("the pictures at the end of the run, beside the training: {}", error.what()));
   }
 }
 
@@ -260,22 +261,26 @@ void TrainRun::save() {
   saved_step_ = trainer_->step();
 }
 
-TrainReport TrainRun::report(double seconds, bool interrupted) {
+void TrainRun::evaluate() {
+  if (test_step_ == trainer_->step()) return;
+  test_ = trainer_->evaluate_test();
+  test_step_ = trainer_->step();
+}
+
+TrainReport TrainRun::report(const Trained& trained) const {
   TrainReport report;
   report.run = folder_.path;
   report.device = device_->info().name;
   report.exec = trainer_->program().exec();
   report.epochs = trainer_->epoch();
   report.steps = trainer_->step();
-  report.seconds = seconds;
-  report.samples_per_second = seconds > 0 ? static_cast<double>(samples_) / seconds : 0.0;
-  report.interrupted = interrupted;
+  report.seconds = trained.seconds;
+  report.total_seconds = seconds_before_ + trained.seconds;
+  report.samples_per_second =
+      trained.seconds > 0 ? static_cast<double>(samples_) / trained.seconds : 0.0;
+  report.interrupted = trained.interrupted && !done();
   report.train = trainer_->epoch_metrics();
-  if (diverged_) return report;
-  if (test_ && test_step_ == trainer_->step())
-    report.test = test_;
-  else if (!interrupted)  // a run resumed at its end still reports where it stands
-    report.test = trainer_->evaluate_test();
+  if (!diverged_ && test_step_ == trainer_->step()) report.test = test_;
   return report;
 }
 
@@ -286,8 +291,10 @@ void TrainRun::finish() {
   made_->keep();
 }
 
-Trained train_side_by_side(std::span<TrainRun* const> runs, const TrainRunOptions& options) {
+Trained train_side_by_side(std::span<TrainRun* const> runs, const TrainRunOptions& options,
+                           const std::function<void(const Trained&)>& evaluated) {
   Trained trained;
+  const StopWatch watch(options.stop, runs);
   Clock::time_point shown = Clock::now();
   std::int64_t steps_before = 0;
   for (const TrainRun* run : runs) steps_before += run->trainer().step();
@@ -359,7 +366,7 @@ Trained train_side_by_side(std::span<TrainRun* const> runs, const TrainRunOption
         if (run->diverged()) continue;
         progress(group, trained.seconds + seconds_since(start));
         if (options.stop && !trained.interrupted && !run->done()) {
-          trained.interrupted = options.stop();
+          trained.interrupted = watch.asked() || options.stop();
         }
         if (run->at_epoch_end() || trained.interrupted) continue;
         attempt(*run, [&] { run->launch(); });
@@ -379,7 +386,9 @@ Trained train_side_by_side(std::span<TrainRun* const> runs, const TrainRunOption
         if (trained.interrupted) run->save();
       });
     }
-    if (!events.empty() && options.on_evaluation) options.on_evaluation(combined(events));
+    if (events.empty()) continue;
+    if (evaluated) evaluated(trained);
+    if (options.on_evaluation) options.on_evaluation(combined(events));
   }
   return trained;
 }
@@ -391,17 +400,20 @@ void write_model(const fs::path& path, const Trainer& trainer) {
 TrainReport train_run(const Config& config, const TrainRunOptions& options) {
   validate(config);
   check_options(options);
-  TrainRun run(config, options, choose_folder(config, options));
+  TrainRun run(config, options, choose_folder(OutKind::run, config.name, options));
   run.open(open_workplace(config, options, 1));
+  static_cast<void>(run.rehearse_end());
   announce(run, options, run.folder().path);
   run.start();
   const std::array<TrainRun*, 1> all{&run};
   const Trained trained = train_side_by_side(all, options);
   if (run.diverged()) throw Error(*run.diverged());
-  TrainReport report = run.report(trained.seconds, trained.interrupted);
   // At once where it is interrupted: evaluation and pictures can take long.
-  if (!report.interrupted) run.finish();
-  return report;
+  if (!trained.interrupted) {
+    run.evaluate();
+    run.finish();
+  }
+  return run.report(trained);
 }
 
 }  // namespace cuvae

@@ -2,6 +2,7 @@
 // A training with its files, in the parts that one run and several side by side have in common.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,30 +28,45 @@ struct Workplace {
 [[nodiscard]] Workplace open_workplace(const Config& config, const TrainRunOptions& options,
                                        std::int64_t replicas);
 
-// What a training tells before it begins, over the folder `path`; `more` is a line of its own.
 class TrainRun;
+
+// What a training tells before it begins, over the folder `path`; `more` is a line of its own.
 void announce(const TrainRun& run, const TrainRunOptions& options,
               const std::filesystem::path& path, const std::string& more = {});
+
+// How far a training has come in this process.
+struct Trained {
+  double seconds = 0;  // of training steps alone
+  bool interrupted = false;
+};
 
 // One run: the trainer and its folder. Parts are called in the order in which they stand here.
 class TrainRun {
  public:
-  // Options without callbacks. To resume, reads the checkpoint.
+  // Calls none of the options' callbacks. To resume, reads the checkpoint.
   TrainRun(const Config& config, const TrainRunOptions& options, std::filesystem::path folder);
   void open(const Workplace& workplace);
+  // Whether the device has room for the end of the run too: makes ready what finish() will want,
+  // and gives it back. Bytes; Error(device) where there is too little.
+  [[nodiscard]] std::int64_t rehearse_end() const;
   // Makes or opens the folder's files.
   void start();
 
   // The program's next run.
   void launch();
   void collect();
+  // Asks the steps under way to end early. Any thread may.
+  void stop() noexcept { trainer_->stop(); }
+  [[nodiscard]] bool can_stop() const { return trainer_->program().exec() == "persistent"; }
   // At the end of an epoch: the evaluation and the checkpoint, as far as they are due.
   [[nodiscard]] std::optional<EvaluationEvent> end_epoch(double seconds);
   // The checkpoint, unless it is written already.
   void save();
 
-  // Where it stands; evaluates the test split where that was not done.
-  [[nodiscard]] TrainReport report(double seconds, bool interrupted);
+  // The test figures of where it stands, unless they are known.
+  void evaluate();
+  // Where it stands, with the test figures if they are known.
+  [[nodiscard]] TrainReport report(const Trained& trained) const;
   // The final weights and the pictures.
   void finish();
 
@@ -70,6 +86,8 @@ class TrainRun {
   }
   // The difference to how the checkpoint was made; empty: none.
   [[nodiscard]] const std::string& note() const noexcept { return note_; }
+  // The algorithms of a library's products.
+  [[nodiscard]] const Tuning& tuning() const noexcept { return *tuning_; }
   // Null before start().
   [[nodiscard]] FreshFolder* made() noexcept { return made_ ? &*made_ : nullptr; }
 
@@ -80,6 +98,7 @@ class TrainRun {
   TensorFile checkpoint_;
   std::shared_ptr<Device> device_;
   std::shared_ptr<const Dataset> dataset_;
+  std::shared_ptr<const Tuning> tuning_;
   std::unique_ptr<Trainer> trainer_;
   std::optional<FreshFolder> made_;
   std::unique_ptr<JsonLines> metrics_;
@@ -92,15 +111,13 @@ class TrainRun {
   std::optional<Error> diverged_;
 };
 
-struct Trained {
-  double seconds = 0;  // of training steps alone
-  bool interrupted = false;
-};
 // Trains all runs to their end, or until options.stop(), with options' callbacks. Within an epoch
 // every run's next steps are launched before another's are waited for; at its end all wait for
 // each other, so that evaluations and checkpoints take no time from anybody's steps. One that
-// diverges is left where it stands (TrainRun::diverged()), and the others go on.
+// diverges is left where it stands (TrainRun::diverged()), and the others go on. `evaluated` is
+// called after every evaluation.
 [[nodiscard]] Trained train_side_by_side(std::span<TrainRun* const> runs,
-                                         const TrainRunOptions& options);
+                                         const TrainRunOptions& options,
+                                         const std::function<void(const Trained&)>& evaluated = {});
 
 }  // namespace cuvae

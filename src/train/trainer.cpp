@@ -20,6 +20,11 @@ constexpr std::string_view m_prefix = "adam.m.";
 constexpr std::string_view v_prefix = "adam.v.";
 constexpr std::int64_t most_in_a_launch = 4096;  // steps of the persistent path: some 50 ms
 
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 // Reals in a checkpoint's metadata are hexadecimal, so that they come back bit for bit.
 std::string exact(double value) {
   std::array<char, 64> text{};
@@ -236,18 +241,36 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
     hyper.as<double>()[static_cast<std::size_t>(2 * s + 1)] = config.objective.beta;
   }
   store_->write(store_name::hyper, device.info().real == DType::f64 ? hyper : hyper.to(DType::f32));
-  const std::array<std::int64_t, 1> commit{1};
-  store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(commit)));
+  set_commit(true);
 
-  if (resident) {
-    bound_ = split.images;
-    store_->bind(store_name::data, bound_);
-  }
   if (tested) {
-    test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
-                                        options_.compile);
-    store_->bind(test_data, dataset_->test->images);
+    try {
+      test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
+                                          options_.compile);
+    } catch (const Error& error) {
+      if (error.status() != Status::device) throw;
+      throw Error(Status::device,
+                  fmt::format("the evaluation beside the training: {}", error.what()));
+    }
   }
+  const Clock::time_point start = Clock::now();
+  if (resident) bind_window(split.images);
+  if (tested) store_->bind(test_data, dataset_->test->images);
+  upload_seconds_ = seconds_since(start);
+}
+
+// Whether an update counts is the device's to read: programs run, and change nothing.
+void Trainer::set_commit(bool commit) {
+  commits_ = false;  // unknown, where the write fails
+  const std::array<std::int64_t, 1> flag{commit ? 1 : 0};
+  store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(flag)));
+  commits_ = commit;
+}
+
+void Trainer::bind_window(std::shared_ptr<const Tensor> rows) {
+  bound_.reset();  // a bind that fails leaves neither window
+  store_->bind(store_name::data, rows);
+  bound_ = std::move(rows);
 }
 
 // Shows the device the rows and the counters of the next `steps` steps of `rows` rows in all.
@@ -255,48 +278,43 @@ void Trainer::prepare(std::int64_t rows) {
   const std::int64_t epoch = step_ / steps_per_epoch_;
   const std::int64_t position = step_ % steps_per_epoch_ * batch_;
   const Window window = source_->window(epoch, position, rows);
-  if (window.rows != bound_) {
-    store_->bind(store_name::data, window.rows);
-    bound_ = window.rows;
-  }
+  if (window.rows != bound_) bind_window(window.rows);
   const std::array<std::int64_t, 5> clock{config_.train.seed, step_, epoch, position, window.base};
   store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
 }
 
 Trainer::WarmUp Trainer::warm_up() {
-  using Clock = std::chrono::steady_clock;
-  const auto since = [](Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
-  // Whether an update counts is the device's to read: the programs run, and change nothing.
-  const auto commit = [this](std::int64_t value) {
-    const std::array<std::int64_t, 1> flag{value};
-    store_->write(store_name::commit, Tensor(Shape{1}, std::span<const std::int64_t>(flag)));
-  };
   require_collected();
-  WarmUp times;
-  const std::int64_t step = step_;
-  step_ -= step_ % steps_per_epoch_;  // the epoch's start: every program has its rows there
-  try {
-    auto start = Clock::now();
-    commit(0);
-    prepare(batch_ * program_->steps());
-    static_cast<void>(store_->read(store_name::clock));  // waits for the uploads
-    times.upload = since(start);
-    start = Clock::now();
-    for (Program* program : {program_.get(), single_.get(), last_.get()}) {
-      if (program == nullptr) continue;
-      prepare(program == last_.get() ? last_rows_ : batch_ * program->steps());
-      program->run();
-      static_cast<void>(program->read_steps("loss"));
+  // However it ends, training goes on from where it stands, and counts.
+  struct Restore {
+    Trainer& trainer;
+    std::int64_t step;
+    ~Restore() {
+      trainer.step_ = step;
+      if (trainer.commits_) return;
+      try {
+        trainer.set_commit(true);
+      } catch (...) {  // launch() insists
+      }
     }
-    commit(1);
-    times.capture = since(start);
-  } catch (...) {
-    step_ = step;
-    throw;
+  };
+  const Restore restore{*this, step_};
+  step_ -= step_ % steps_per_epoch_;  // the epoch's start: every program has its rows there
+  WarmUp times;
+  auto start = Clock::now();
+  set_commit(false);
+  prepare(batch_ * program_->steps());
+  static_cast<void>(store_->read(store_name::clock));  // waits for the uploads
+  times.upload = std::exchange(upload_seconds_, 0.0) + seconds_since(start);
+  start = Clock::now();
+  for (Program* program : {program_.get(), single_.get(), last_.get()}) {
+    if (program == nullptr) continue;
+    prepare(program == last_.get() ? last_rows_ : batch_ * program->steps());
+    program->run();
+    static_cast<void>(program->read_steps("loss"));
   }
-  step_ = step;
+  set_commit(true);
+  times.capture = seconds_since(start);
   return times;
 }
 
@@ -336,6 +354,7 @@ void Trainer::launch(std::int64_t steps) {
                      : left >= program_->steps() || !single_ ? *program_
                                                              : *single_;
   launched_rows_ = left <= 0 ? last_rows_ : batch_;
+  if (!commits_) set_commit(true);
   prepare(launched_rows_ * program.steps());
   program.run();
   launched_ = &program;

@@ -159,8 +159,11 @@ TEST_F(Commands, ResumeEqualsTrainingAtOnce) {
   ASSERT_EQ(train("parts", {"--epochs", "2"}).status, 0);
   // From the run's own configuration, from another current folder as well.
   const ProcessResult resumed =
-      run({"train", "--resume", "--out", (folder_ / "parts").string(), "--epochs", "4"});
+      run({"train", "--resume", "--out", (folder_ / "parts").string(), "--epochs", "4", "--json"});
   ASSERT_EQ(resumed.status, 0) << resumed.err;
+  const Json report = Json::parse(resumed.out);
+  EXPECT_GT(report.at("seconds").get<double>(), 0);
+  EXPECT_GT(report.at("total_seconds").get<double>(), report.at("seconds").get<double>());
   const std::string whole = file_bytes(folder_ / "whole/model.safetensors");
   EXPECT_FALSE(whole.empty());
   EXPECT_EQ(file_bytes(folder_ / "parts/model.safetensors"), whole);

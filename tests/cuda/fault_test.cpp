@@ -17,9 +17,12 @@
 #include "simt/blas_host.h"
 #include "simt/runtime.h"
 #include "support/synthetic.h"
+#include "train/state_of.h"
 
 namespace cuvae::cuda {
 namespace {
+
+using test::state_of;
 
 Config small_config() {
   Config config;
@@ -28,17 +31,6 @@ Config small_config() {
   config.model.latent.size = 2;
   config.train.batch_size = 8;
   return config;
-}
-
-// The bytes of what a training leaves.
-std::string state_of(const std::vector<NamedTensor>& tensors) {
-  std::string bytes;
-  for (const NamedTensor& named : tensors) {
-    const auto content = named.tensor.bytes();
-    bytes += named.name;
-    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
-  }
-  return bytes;
 }
 
 struct Case {
@@ -110,6 +102,7 @@ class Training {
 
   Runtime::Fault fault;
   [[nodiscard]] Trainer& trainer() { return *trainer_; }
+  [[nodiscard]] TrainerOptions& options() { return options_; }
 
  private:
   bool simt_;
@@ -200,6 +193,77 @@ TEST_P(FaultTest, AtAnyCallIsOneErrorThatLeaksNothingAndTheNextRunWorks) {
     if (HasFailure()) break;
   }
   EXPECT_EQ(met.size(), kinds.size());
+}
+
+// Programs of a warm-up are told to keep nothing: where it fails, the training after it must not
+// believe so too, nor go on from another step.
+TEST_P(FaultTest, AFailedWarmUpIsAsIfThereHadBeenNone) {
+  const Case& how = GetParam();
+  for (const std::int64_t stream_rows : {0, 24}) {
+    if (stream_rows > 0 && how.simt) continue;
+    const auto begin = [&](Training& training) {
+      training.options().stream_rows = stream_rows;
+      training.open();
+      training.build();
+      training.trainer().run(3);
+    };
+    std::vector<Call> calls;
+    std::string wanted;
+    {
+      Training straight(how);
+      begin(straight);
+      wanted = straight.train();
+      Training counted(how);
+      bool counting = false;
+      counted.fault = [&](Call call) {
+        if (counting) calls.push_back(call);
+        return 0;
+      };
+      begin(counted);
+      counting = true;
+      static_cast<void>(counted.trainer().warm_up());
+      counting = false;
+      EXPECT_TRUE(counted.train() == wanted);
+    }
+    std::set<Call> met;
+    int lasting_faults = 0;
+    for (std::size_t bad = 0; bad < calls.size(); ++bad) {
+      if (how.simt && met.contains(calls[bad])) continue;
+      met.insert(calls[bad]);
+      // Where uploads go on failing, the flag cannot be set again at once either.
+      for (const bool lasting : {false, true}) {
+        if (lasting && calls[bad] != Call::copy_to_device) continue;
+        SCOPED_TRACE("fault at call " + std::to_string(bad) + ", " +
+                     std::string(name_of(calls[bad])) + (lasting ? " and after" : "") +
+                     (stream_rows > 0 ? ", streaming" : ""));
+        Training training(how);
+        bool faulty = false;
+        std::size_t count = 0;
+        training.fault = [&](Call call) {
+          if (!faulty) return 0;
+          const std::size_t now = count++;
+          return now == bad || (lasting && now > bad && call == calls[bad])
+                     ? DeferredRuntime::broken
+                     : 0;
+        };
+        begin(training);
+        faulty = true;
+        try {
+          static_cast<void>(training.trainer().warm_up());
+          ADD_FAILURE() << "the fault was not noticed";
+        } catch (const Error& error) {
+          EXPECT_EQ(error.status(), Status::device) << error.what();
+        }
+        faulty = false;
+        lasting_faults += lasting ? 1 : 0;
+        EXPECT_EQ(training.trainer().step(), 3);
+        EXPECT_TRUE(training.train() == wanted);
+        training.close();
+        if (HasFailure()) return;
+      }
+    }
+    EXPECT_GT(lasting_faults, 0);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Executors, FaultTest,

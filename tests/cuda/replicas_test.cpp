@@ -9,9 +9,12 @@
 #include "cuvae/error.h"
 #include "cuvae/trainer.h"
 #include "support/synthetic.h"
+#include "train/state_of.h"
 
 namespace cuvae::cuda {
 namespace {
+
+using test::state_of;
 
 constexpr std::int64_t train_rows = 40;
 constexpr std::int64_t test_rows = 12;
@@ -25,16 +28,6 @@ Config small_config(std::int64_t seed) {
   config.train.batch_size = 8;
   config.train.seed = seed;
   return config;
-}
-
-std::string state_of(const Trainer& trainer) {
-  std::string bytes;
-  for (const NamedTensor& named : trainer.checkpoint().tensors) {
-    const auto content = named.tensor.bytes();
-    bytes += named.name;
-    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
-  }
-  return bytes;
 }
 
 struct Case {

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <thread>
 
 #include "cpu/cpu_device.h"
 #include "cuda/training_case.h"
@@ -11,9 +13,13 @@
 #include "kernels/simt_backends.h"
 #include "simt/sanitizer.h"
 #include "support/synthetic.h"
+#include "train/state_of.h"
+#include "train/train_run.h"
 
 namespace cuvae::testing {
 namespace {
+
+using test::state_of;
 
 struct Trained {
   std::vector<double> losses;
@@ -133,15 +139,6 @@ TEST(SimtTraining, SmallModelUnfusedAndInEveryPrecision) {
     }
 }
 
-std::string state_of(const Trainer& trainer) {
-  std::string bytes;
-  for (const NamedTensor& named : trainer.checkpoint().tensors) {
-    const auto content = named.tensor.bytes();
-    bytes.append(reinterpret_cast<const char*>(content.data()), content.size());
-  }
-  return bytes;
-}
-
 // Two seeds on one GPU whose streams do their work as late and mixed as is legal, and threads in
 // greedy order: the bits of each alone on an obedient one.
 TEST(SimtTraining, ReplicasSideBySideAreTheSingleRuns) {
@@ -186,6 +183,95 @@ TEST(SimtTraining, ReplicasSideBySideAreTheSingleRuns) {
       for (std::size_t i = 0; i < 2; ++i) EXPECT_TRUE(state_of(*trainers[i]) == wanted[i]) << i;
     }
   }
+}
+
+Config persistent_config() {
+  Config config;
+  config.model.encoder.layers = {{.out = 16, .activation = "relu"}};
+  config.model.decoder.layers = {{.out = 16, .activation = "relu"}};
+  config.model.latent.size = 4;
+  config.train.batch_size = 8;
+  config.run.exec = "persistent";
+  return config;
+}
+
+std::shared_ptr<Device> late_device(std::uint64_t seed) {
+  simt::SimtOptions options;
+  options.streams = simt::StreamOrder::deferred;  // a launch runs when it is waited for
+  options.seed = seed;
+  return make_simt_device(options);
+}
+
+// Its steps are those of a run that was asked for no more.
+TEST(SimtTraining, AStoppedLaunchEndsEarlyAndTrainingGoesOn) {
+  const auto data = test::blob_dataset(52, 8, 4);
+  TrainerOptions options;
+  options.compile.exec = "persistent";
+  options.compile.steps = 0;  // a launch is an epoch
+  const auto device = late_device(3);
+  const auto make = [&] {
+    return std::make_unique<Trainer>(persistent_config(), data, *device, options);
+  };
+  const auto whole = make();
+  ASSERT_EQ(whole->program().exec(), "persistent") << whole->note();
+  ASSERT_EQ(whole->program().steps(), 6);
+  const auto trainer = make();
+  trainer->stop();  // nothing is under way
+  trainer->launch(6);
+  trainer->stop();
+  const std::vector<StepResult> done = trainer->collect();
+  ASSERT_EQ(done.size(), 2U);  // the one at which it looks, and the next
+  EXPECT_EQ(trainer->step(), 2);
+  const auto short_run = make();
+  const std::vector<StepResult> wanted = short_run->run(2);
+  ASSERT_EQ(wanted.size(), 2U);
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(done[i].loss, wanted[i].loss) << i;
+  EXPECT_TRUE(state_of(*trainer) == state_of(*short_run));
+  EXPECT_EQ(whole->run(6).size(), 6U);
+  EXPECT_EQ(trainer->run(6).size(), 4U);
+  EXPECT_TRUE(state_of(*trainer) == state_of(*whole));
+  EXPECT_EQ(trainer->epoch_metrics().loss, whole->epoch_metrics().loss);
+}
+
+// An interrupt in the middle of a launch that would train an epoch: it ends early, and what it has
+// done is in the checkpoint.
+TEST(SimtTraining, AnInterruptEndsAPersistentEpochWithACheckpoint) {
+  const test::TemporaryFolder folder;
+  Config config = persistent_config();
+  config.train.epochs = 1;
+  const std::int64_t steps = simt::with_tsan || simt::with_asan ? 200 : 1000;
+  Workplace workplace;
+  workplace.dataset = test::blob_dataset(8 * steps, 8, 4);
+  workplace.trainer.compile.exec = "persistent";
+  workplace.trainer.compile.steps = 0;
+  workplace.trainer.compile.tuning = std::make_shared<Tuning>();
+  workplace.device = late_device(5);
+
+  TrainRunOptions options;
+  const std::thread::id here = std::this_thread::get_id();
+  // Asked between two launches only, it would never end.
+  options.stop = [here] { return std::this_thread::get_id() != here; };
+  TrainRun run(config, options, folder / "run");
+  run.open(workplace);
+  ASSERT_TRUE(run.can_stop());
+  ASSERT_EQ(run.trainer().program().steps(), steps);
+  run.start();
+  const std::array<TrainRun*, 1> all{&run};
+  const cuvae::Trained trained = train_side_by_side(all, options);
+  EXPECT_TRUE(trained.interrupted);
+  const TrainReport report = run.report(trained);
+  EXPECT_TRUE(report.interrupted);
+  EXPECT_GT(report.steps, 0);
+  ASSERT_LT(report.steps, steps);
+
+  Trainer straight(config, workplace.dataset, *workplace.device, workplace.trainer);
+  straight.run(report.steps);
+  TrainRunOptions resume;
+  resume.resume = true;
+  TrainRun rest(config, resume, folder / "run");
+  rest.open(workplace);
+  EXPECT_EQ(rest.trainer().step(), report.steps);
+  EXPECT_TRUE(state_of(rest.trainer()) == state_of(straight));
 }
 
 }  // namespace

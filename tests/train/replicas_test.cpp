@@ -22,8 +22,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> run_files = {"model.safetensors", "checkpoints/last.safetensors",
-                                            "samples.png", "reconstructions.png"};
+const std::vector<std::string> run_files = {
+    "checkpoints/last.safetensors", "config.toml", "env.json", "metrics.jsonl", "model.safetensors",
+    "reconstructions.png",          "samples.png"};
 
 class ReplicasTest : public testing::Test {
  protected:
@@ -63,10 +64,19 @@ class ReplicasTest : public testing::Test {
     }
     return text;
   }
+  // As the README says: the same files, and the same bytes in all but the times.
   void expect_same_run(const std::string& a, const std::string& b) const {
     SCOPED_TRACE(a + " and " + b);
+    for (const std::string& run : {a, b}) {
+      std::vector<std::string> names;
+      for (const auto& [name, text] : content(run)) {
+        if (!name.ends_with("notes.txt")) names.push_back(name);
+      }
+      EXPECT_EQ(names, run_files);
+    }
     for (const std::string& name : run_files) {
       EXPECT_FALSE(bytes(a + "/" + name).empty()) << name;
+      if (name == "metrics.jsonl") continue;
       EXPECT_TRUE(bytes(a + "/" + name) == bytes(b + "/" + name)) << name;
     }
     EXPECT_EQ(metrics_without_times(a), metrics_without_times(b));
@@ -164,6 +174,57 @@ TEST_F(ReplicasTest, EachIsTheSingleRunOfItsSeed) {
   EXPECT_EQ(json.at("results")[1].at("test").at("neg_elbo").get<double>(), tests[1].neg_elbo);
 }
 
+TEST_F(ReplicasTest, TheSummaryTellsAfterEveryEvaluationHowFarAllAre) {
+  config_.train.epochs = 3;
+  TrainRunOptions options = to("all");
+  std::vector<nlohmann::json> seen;
+  std::vector<EvaluationEvent> events;
+  options.on_evaluation = [&](const EvaluationEvent& event) {
+    seen.push_back(summary("all"));
+    events.push_back(event);
+  };
+  const ReplicasReport first = train_replicas(config_, 2, options);
+  ASSERT_EQ(seen.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const nlohmann::json& json = seen[i];
+    EXPECT_EQ(json.at("state"), "running");
+    EXPECT_EQ(json.at("interrupted"), false);
+    EXPECT_EQ(json.at("total_seconds").get<double>(), events[i].seconds);
+    EXPECT_GT(json.at("samples_per_second").get<double>(), 0);
+    EXPECT_EQ(json.at("mean").at("test").at("neg_elbo").get<double>(), events[i].test->neg_elbo);
+    EXPECT_EQ(json.at("sd").at("train").at("neg_elbo").get<double>(), events[i].train_sd);
+    for (const nlohmann::json& entry : json.at("results")) {
+      EXPECT_EQ(entry.at("epochs"), i + 1);
+      EXPECT_EQ(entry.at("state"), i < 2 ? "running" : "done");
+      EXPECT_TRUE(entry.at("test").is_object());
+    }
+  }
+  const nlohmann::json end = summary("all");
+  EXPECT_EQ(end.at("state"), "done");
+  EXPECT_EQ(end.at("results")[1].at("state"), "done");
+  EXPECT_EQ(end.at("seconds"), end.at("total_seconds"));
+  EXPECT_EQ(end, nlohmann::json::parse(replicas_json(first)));
+
+  // What a killed process leaves is such a file: all go on from it, and the times add up.
+  seen.clear();
+  config_.train.epochs = 4;
+  options = resume("all");
+  options.on_evaluation = [&](const EvaluationEvent&) { seen.push_back(summary("all")); };
+  const ReplicasReport second = train_replicas(config_, 2, options);
+  ASSERT_EQ(seen.size(), 1U);
+  EXPECT_GT(second.seconds, 0);
+  EXPECT_EQ(second.total_seconds, first.seconds + second.seconds);
+  EXPECT_EQ(summary("all").at("seconds").get<double>(), second.seconds);
+  EXPECT_EQ(summary("all").at("total_seconds").get<double>(), second.total_seconds);
+  // A file without the total, as it was written once: the process before is all that is known.
+  nlohmann::json old = summary("all");
+  old.erase("total_seconds");
+  old.erase("state");
+  std::ofstream(folder_ / "all/replicas.json") << old.dump();
+  const ReplicasReport third = train_replicas(config_, 2, resume("all"));
+  EXPECT_EQ(third.total_seconds, second.seconds);
+}
+
 TEST_F(ReplicasTest, OneIsAFolderOfOneWithoutADeviation) {
   const ReplicasReport report = train_replicas(config_, 1, to("all"));
   EXPECT_TRUE(summary("all").at("sd").at("test").is_null());
@@ -208,6 +269,8 @@ TEST_F(ReplicasTest, InterruptedAllWriteACheckpointAndGoOn) {
     EXPECT_FALSE(fs::exists(replica.report.run / "samples.png"));
   }
   EXPECT_TRUE(summary("parts").at("interrupted"));
+  EXPECT_EQ(summary("parts").at("state"), "interrupted");
+  EXPECT_EQ(summary("parts").at("results")[2].at("state"), "running");
   EXPECT_TRUE(summary("parts").at("results")[0].at("test").is_null());
   train_replicas(config_, 3, resume("parts"));
   for (const char* seed : {"/seed-5", "/seed-6", "/seed-7"}) {
@@ -239,6 +302,9 @@ TEST_F(ReplicasTest, OneThatDivergesLeavesTheOthersAlone) {
   }
   EXPECT_EQ(bytes("all/seed-6/model.safetensors"), before);
   EXPECT_TRUE(summary("all").at("results")[1].at("diverged").is_string());
+  EXPECT_EQ(summary("all").at("results")[1].at("state"), "diverged");
+  EXPECT_EQ(summary("all").at("results")[2].at("state"), "done");
+  EXPECT_EQ(summary("all").at("state"), "done");
   // It is left behind from now on.
   config_.train.epochs = 5;
   const ReplicasReport again = train_replicas(config_, 3, resume("all"));
@@ -329,13 +395,26 @@ TEST_F(ReplicasTest, WhatCannotWorkIsRefusedBeforeAnythingIsMade) {
   single("single", 5, 2);
   TrainRunOptions overwrite = to("single");
   overwrite.overwrite = true;
-  expect_failure(Status::usage, "holds no replicas",
+  expect_failure(Status::usage, "the folder holds one run, no replicas",
                  [&] { train_replicas(config_, 2, overwrite); });
   train_replicas(config_, 2, to("all"));
   overwrite = to("all");
   overwrite.overwrite = true;
-  expect_failure(Status::usage, "holds no run", [&] { train_run(config_, overwrite); });
+  expect_failure(Status::usage, "give --replicas to replace them",
+                 [&] { train_run(config_, overwrite); });
   expect_failure(Status::usage, "it holds replicas", [&] { train_run(config_, resume("all")); });
+  expect_failure(Status::usage, "it holds one run: leave --replicas out",
+                 [&] { train_replicas(config_, 2, resume("single")); });
+  for (const bool several : {false, true}) {
+    overwrite = to("data");
+    overwrite.overwrite = true;
+    expect_failure(Status::usage, "holds nothing of cuvae", [&] {
+      if (several)
+        train_replicas(config_, 2, overwrite);
+      else
+        train_run(config_, overwrite);
+    });
+  }
   const auto device = make_cpu_device({.threads = 1});
   expect_failure(Status::input, "seed-5", [&] { LoadedRun(folder_ / "all", *device); });
 

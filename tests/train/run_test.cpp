@@ -118,6 +118,8 @@ TEST_F(RunTest, ResumedEqualsUninterrupted) {
   options.resume = true;
   const TrainReport report = train_run(config_, options);
   EXPECT_EQ(report.epochs, 4);
+  EXPECT_GT(report.seconds, 0);
+  EXPECT_GT(report.total_seconds, report.seconds);
   EXPECT_EQ(bytes("whole/model.safetensors"), bytes("parts/model.safetensors"));
   EXPECT_EQ(bytes("whole/checkpoints/last.safetensors"),
             bytes("parts/checkpoints/last.safetensors"));
@@ -260,6 +262,23 @@ TEST_F(RunTest, ADamagedMetricsFileIsStatusThree) {
   TrainRunOptions options = to("run");
   options.resume = true;
   EXPECT_EQ(failure([&] { train_run(config_, options); }).status(), Status::input);
+}
+
+TEST_F(RunTest, TuningWithoutEffectIsSaid) {
+  config_.train.epochs = 1;
+  for (const bool autotune : {false, true}) {
+    config_.run.autotune = autotune;
+    TrainRunOptions options = to(autotune ? "tuned" : "plain");
+    std::vector<std::string> notes;
+    options.on_message = [&](const std::string& line) {
+      if (line.find("--autotune") != std::string::npos) notes.push_back(line);
+    };
+    train_run(config_, options);
+    ASSERT_EQ(notes.size(), autotune ? 1U : 0U);
+    if (autotune) {
+      EXPECT_NE(notes[0].find("without effect"), std::string::npos) << notes[0];
+    }
+  }
 }
 
 TEST_F(RunTest, ResumingByOtherMeansSaysSo) {
