@@ -31,7 +31,8 @@ Json as_json(const DeviceInfo& device) {
           {"threads", device.threads}};
 }
 
-int build_info(const Output& output) {
+int build_info(const Options& options, const Output& output) {
+  static_cast<void>(options.config.load());  // refuses what other commands would, as in variables
   const DeviceList list = list_devices();
   output.text(
       fmt::format("cuvae {} ({}, {}, {})", version(), git_hash(), build_type(), compiler()));
@@ -56,6 +57,7 @@ std::string size_text(const InputSpec& input) {
 }
 
 int run_info(const Options& options, const Output& output) {
+  static_cast<void>(options.config.load());
   const RunSummary summary = summarise_run(options.run);
   const auto metrics = [](const std::optional<Metrics>& m) {
     return m ? cli::as_json(*m) : Json(nullptr);
@@ -97,24 +99,21 @@ int run_info(const Options& options, const Output& output) {
   return 0;
 }
 
-// The plan of a step on the GPU, where the configuration means one that is there: what a library
-// makes and what is stored as bf16 depends on it. Else that of the CPU.
-PlanSummary plan_of(const Graph& graph, const RunConfig& run, const Output& output) {
-  if (run.device != "cpu") {
-    try {
-      const std::unique_ptr<Device> device = open_device(run, DType::f32);
-      if (device->info().name != "cpu") {
-        CompileOptions compile;
-        compile.precision = run.precision;
-        return device->plan(graph, compile);
-      }
-    } catch (const Error& error) {
-      if (error.status() != Status::device) throw;
-      output.log(fmt::format("{}: the plan is that of the CPU", error.what()));
-    }
+// The plan of a step on the device that the configuration means: what a library makes and what is
+// stored as bf16 depends on it. Without that GPU, the CPU's.
+PlanSummary plan_of(const Graph& graph, RunConfig run, const Output& output) {
+  std::unique_ptr<Device> device;
+  try {
+    device = open_device(run);
+  } catch (const Error& error) {
+    if (error.status() != Status::device || run.device == "cpu") throw;
+    output.log(fmt::format("{}: the plan is that of the CPU", error.what()));
+    run.device = "cpu";
+    device = open_device(run);
   }
-  const Plan plan = make_plan(prune(fuse(graph).graph).graph);
-  return {plan.arena_bytes(), plan.persistent_bytes(), plan.str(), plan.dot(), {}};
+  CompileOptions compile;
+  if (device->info().name != "cpu") compile.precision = run.precision;
+  return device->plan(graph, compile);
 }
 
 // What a configuration builds, and its training step's memory, from the plan alone: nothing of that
@@ -182,8 +181,15 @@ int config_info(const Options& options, const Output& output) {
   output.text(fmt::format("nodes of a step: {}, of which {} wait for one another, where all fuse",
                           graph.nodes().size(), dependent));
   Json library = Json::object();
+  if (!plan.library.empty()) {
+    output.text(fmt::format(
+        "large matrix products made by NVIDIA's library cuBLASLt, the others by cuvae's own "
+        "kernels: {}; node: rows x columns x inner length, operands as stored (n) or transposed "
+        "(t), what follows, precision, types of operands and result",
+        plan.library.size()));
+  }
   for (const auto& [node, product] : plan.library) {
-    output.text(fmt::format("by a library  {}  {}", node, product));
+    output.text(fmt::format("  {}: {}", node, product));
     library[node] = product;
   }
   output.object({{"name", config.name},
@@ -210,7 +216,7 @@ int info(const Options& options, const Output& output) {
                 "command line", fmt::format("use --config {}", options.run));
   }
   if (!options.run.empty()) return run_info(options, output);
-  return about_config ? config_info(options, output) : build_info(output);
+  return about_config ? config_info(options, output) : build_info(options, output);
 }
 
 }  // namespace
