@@ -21,7 +21,8 @@ struct BenchReport;
 struct BenchOptions {
   // "": the config's model at its own batch size. step: the same at several batch sizes. wide: two
   // hidden layers of 2048 and of 4096. kernels: node by node. epochs: wall time of `epochs` epochs.
-  // decode: latents to images and back. replicas: 1, 2, 4, ... `replicas` models side by side.
+  // decode: latents to images and back. replicas: 1, 2, 4, ... `replicas` models side by side;
+  // before the device is opened, ask_for_queues() of run.h.
   std::string suite = {};
   std::int64_t repeats = 0;   // 0: 15 up to batch 1024, else 7
   std::int64_t steps = 0;     // training steps per repeat; 0: what takes about 0.1 s

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "base/text.h"
@@ -116,6 +117,28 @@ PlanSummary plan_of(const Graph& graph, RunConfig run, const Output& output) {
   return device->plan(graph, compile);
 }
 
+// "128x512x784 nt bias tf32 f32 f32", a product's name in a tuning record, as a formula.
+std::string product_text(const std::string& name) {
+  std::istringstream words(name);
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  char x = 0;
+  std::string transposed, epilogue, precision, operands, result;
+  words >> m >> x >> n >> x >> k >> transposed >> epilogue >> precision >> operands >> result;
+  if (!words || transposed.size() != 2) return name;
+  const auto matrix = [](std::int64_t rows, std::int64_t columns, char how) {
+    return how == 't' ? fmt::format("[{}, {}]^T", columns, rows)
+                      : fmt::format("[{}, {}]", rows, columns);
+  };
+  std::string after;
+  if (epilogue.ends_with("bias")) after += ", plus bias";
+  if (epilogue.starts_with("relu")) after += ", then relu";
+  if (epilogue == "bias_gradient") after += ", with the bias gradient";
+  return fmt::format("{} {} = [{}, {}]{}; in {}, from {} to {}", matrix(m, k, transposed[0]),
+                     matrix(k, n, transposed[1]), m, n, after, precision, operands, result);
+}
+
 // What a configuration builds, and its training step's memory, from the plan alone: nothing of that
 // size is allocated.
 int config_info(const Options& options, const Output& output) {
@@ -182,14 +205,13 @@ int config_info(const Options& options, const Output& output) {
                           graph.nodes().size(), dependent));
   Json library = Json::object();
   if (!plan.library.empty()) {
-    output.text(fmt::format(
-        "large matrix products made by NVIDIA's library cuBLASLt, the others by cuvae's own "
-        "kernels: {}; node: rows x columns x inner length, operands as stored (n) or transposed "
-        "(t), what follows, precision, types of operands and result",
-        plan.library.size()));
+    output.text(
+        fmt::format("products of large matrices by NVIDIA's library cuBLASLt: {}; the others by "
+                    "cuvae's kernels",
+                    plan.library.size()));
   }
   for (const auto& [node, product] : plan.library) {
-    output.text(fmt::format("  {}: {}", node, product));
+    output.text(fmt::format("  {}: {}", node, product_text(product)));
     library[node] = product;
   }
   output.object({{"name", config.name},

@@ -25,10 +25,16 @@ bench wide.json --suite wide --batches 8 --widths 16 --precisions fp32,tf32 "${f
 bench kernels.json --suite kernels --batch-size 8 "${few[@]}"
 bench epochs.json --suite epochs --epochs 2 --batch-size 8 --quiet
 bench decode.json --suite decode --batches 1,8 --repeats 1 --exec persistent --precision bf16
+# The plan as a GPU has it: large products by a library, told in words.
+"$cuvae" info --preset mnist-mlp --device cuda --precision tf32 --batch-size 2048 \
+  --set "model.encoder.layers=[{out=2048}]" 2>/dev/null >"$work/info.txt"
+grep -qF "cuBLASLt: 2; the others by cuvae's kernels" "$work/info.txt"
+grep -qF "  encoder.0: [2048, 784] [2048, 784]^T = [2048, 2048], plus bias; in tf32, from f32 to f32" \
+  "$work/info.txt"
 # Where the persistent path does not fit, one line says so, and the figures are those of what ran.
 for suite in step replicas; do
   batches=(--batch-size 8 --replicas 2)
-  [[ $suite == replicas ]] || batches=(--batches 8,16)
+  [[ $suite == replicas ]] || batches=(--batches "8,16")
   CUVAE_SIMT_CHIP=sm_80 bench fallback-$suite.json --suite $suite "${batches[@]}" \
     --exec persistent --repeats 1 --steps 2 2>"$work/said"
   [[ $(grep -c "the persistent path does not fit" "$work/said") == 1 ]] ||
