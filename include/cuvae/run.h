@@ -194,8 +194,8 @@ class LoadedRun {
     Tensor mean;    // [n, latent]
     Tensor logvar;  // [n, latent], bounded
   };
-  // The encoder alone, as many rows at a time as decode(). The figures of score() within rounding,
-  // on a CPU bit for bit. Error(diverged) where one is not finite.
+  // The encoder alone, as many rows at a time as decode(): the figures of score() within rounding.
+  // Error(diverged) where one is not finite.
   [[nodiscard]] Encoding encode(const DatasetSplit& split);
 
  private:

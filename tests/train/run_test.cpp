@@ -469,8 +469,8 @@ TEST_F(RunTest, EncodeThenDecodeIsReconstruct) {
             Status::input);
 }
 
-// Several batches and a rest: the encoder alone gives what the evaluation's does, and rows do not
-// depend on how many are decoded with them.
+// Several batches and a rest: the encoder alone gives what the evaluation does, and rows of a batch
+// are decoded as by themselves.
 TEST_F(RunTest, EncodeAndDecodeByBatches) {
   train_run(config_, to("run"));
   const auto device = make_cpu_device({.threads = 1});
@@ -482,8 +482,17 @@ TEST_F(RunTest, EncodeAndDecodeByBatches) {
     return std::ranges::equal(a, b);
   };
   EXPECT_EQ(encoding.mean.shape(), (Shape{2300, 4}));
-  EXPECT_TRUE(same(encoding.mean.bytes(), scores.mean.bytes()));
-  EXPECT_TRUE(same(encoding.logvar.bytes(), scores.logvar.bytes()));
+  // Within rounding: there the heads are fused with the sample.
+  for (const auto& [ours, theirs] :
+       {std::pair(&encoding.mean, &scores.mean), std::pair(&encoding.logvar, &scores.logvar)}) {
+    ASSERT_EQ(ours->shape(), theirs->shape());
+    double worst = 0;
+    for (std::int64_t i = 0; i < ours->elements(); ++i) {
+      worst = std::max(worst,
+                       std::abs(ours->item(i) - theirs->item(i)) / (1 + std::abs(theirs->item(i))));
+    }
+    EXPECT_LE(worst, 2e-6);
+  }
 
   const Tensor all = run.decode(encoding.mean);
   EXPECT_EQ(all.shape(), (Shape{2300, 64}));
