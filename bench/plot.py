@@ -20,17 +20,18 @@ def series_of(reports):
     series, left_out = {}, []
 
     def add(name, batch, ms, spread=0.0):
-        series.setdefault(name, []).append((batch, ms, spread))
+        # Of several reports, as of two executors, that have the same roof or peer: the faster.
+        points = series.setdefault(name, {})
+        points[batch] = min(points.get(batch, (ms, spread)), (ms, spread))
 
     for report in reports:
         for row in report["results"]:
-            batch, label = row["batch"], row["precision"]
+            batch = row["batch"]
             if "skipped" in row:
-                left_out.append(f"cuvae {label}, batch {batch}: {row['skipped']}")
+                left_out.append(f"cuvae {row['precision']}, batch {batch}: {row['skipped']}")
                 continue
-            if row["exec"] not in ("eager", "graph"):
-                label += f", {row['exec']}"
-            add(f"cuvae ({label})", batch, row["step_ms"], row["step_ms_spread"])
+            add(f"cuvae ({row['precision']}, {row['exec']})", batch, row["step_ms"],
+                row["step_ms_spread"])
             if row.get("roof_ms"):
                 add(f"roof ({row['precision']})", batch, row["roof_ms"])
             for peer in row.get("peers", []):
@@ -41,7 +42,8 @@ def series_of(reports):
                 else:
                     add(f"{peer['name']} {peer['version']} ({row['precision']})", batch,
                         peer["step_ms"], peer["step_ms_spread"])
-    return {name: sorted(points) for name, points in series.items()}, left_out
+    return {name: [(batch, *points[batch]) for batch in sorted(points)]
+            for name, points in series.items()}, left_out
 
 
 def draw(reports, series, out, title):

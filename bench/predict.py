@@ -28,8 +28,6 @@ UNITS = {
                  r"graph node", r"\d+ blocks of 256.*programmatic", 1),
     "hop": (0.651, "us", "red.release to ld.acquire in another block, H100, flash-vla unit-atomic",
             r"counter hop", r"red\.release", 1e-3),
-    "cluster": (0.40, "us", "sum over a cluster of 4 through its shared memory (estimate from a "
-                "barrier of 0.51 us, H100)", None, None, 1),
     "l2_latency": (0.217, "us", "a bulk copy's first byte from L2, H100, flash-vla constants",
                    None, None, 1),
     "l2_per_kb": (0.0048, "us/KB", "the same, each KB into one multiprocessor", None, None, 1),

@@ -21,7 +21,8 @@ struct BenchReport;
 struct BenchOptions {
   // "": the config's model at its own batch size. step: the same at several batch sizes. wide: two
   // hidden layers of 2048 and of 4096. kernels: node by node. epochs: wall time of `epochs` epochs.
-  // decode: latents to images and back. replicas: 1, 2, 4, ... `replicas` models side by side.
+  // decode: latents to images and back. replicas: 1, 2, 4, ... `replicas` models side by side;
+  // before the device is opened, ask_for_queues() of run.h.
   std::string suite = {};
   std::int64_t repeats = 0;   // 0: 15 up to batch 1024, else 7
   std::int64_t steps = 0;     // training steps per repeat; 0: what takes about 0.1 s
@@ -136,14 +137,16 @@ struct EpochsBench {
   std::vector<PeerBench> peers;  // step_ms: of a step within as many epochs
 };
 
-// One call of the decoder or of the encoder.
+// One call of the decoder or of the encoder: as `cuvae decode` and `encode` run so many rows, in
+// programs of at most 1000 of them on a CPU and 4096 on a GPU.
 struct DecodeBench {
-  std::string what;  // "decode" or "encode"
+  std::string what;       // "decode" or "encode"
+  std::string exec = {};  // how the programs ran
   std::int64_t batch = 0;
   std::string skipped;  // why it was not measured; then the figures below are 0
   double us = 0;        // host to host
   double us_spread = 0;
-  double run_us = 0;  // the program alone, operands on the device, by its clock where it has one
+  double run_us = 0;  // the programs alone, operands on the device, by its clock where it has one
   double run_us_spread = 0;
   double images_per_second = 0;      // host to host
   double run_images_per_second = 0;  // ... alone
@@ -173,6 +176,7 @@ struct BenchReport {
   bool complete = false;
   std::vector<StepBench> steps;
   std::vector<NodeBench> nodes;
+  std::string node_exec;           // how the program of `nodes` runs
   double node_ceiling_gflops = 0;  // the roof of `nodes` and `decodes`
   double node_bandwidth_gbytes = 0;
   std::vector<EpochsBench> epochs;
@@ -180,12 +184,12 @@ struct BenchReport {
   std::vector<ReplicasBench> replicas;
 };
 
-// Error(usage) for an unknown suite, or counts, sizes or a tolerance that cannot be.
+// Error(usage) for an unknown suite or precision, or counts, sizes or a tolerance that cannot be.
 void validate(const BenchOptions& options);
 
 // The training split may be missing: then `dataset` is synthetic images of 28 x 28, seeded and as
 // sparse as MNIST: 60,000, or twice the largest batch. Errors: Error(usage) for an unknown suite or
-// peer, or negative counts.
+// peer, a precision or executor that the device has not, or negative counts.
 [[nodiscard]] BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset,
                                 Device& device, const BenchOptions& options);
 

@@ -109,6 +109,12 @@ struct ReplicasReport {
 
 inline constexpr std::int64_t most_replicas = 1024;
 
+// For several models side by side on a GPU: the CUDA driver gives a process eight queues to it, and
+// streams that share one wait for each other. For more than four models this asks for 32
+// (CUDA_DEVICE_MAX_CONNECTIONS, unless the environment has it). Call it before the first device is
+// opened, from the only thread; later it is without effect.
+void ask_for_queues(std::int64_t replicas);
+
 // Trains `replicas` models of one configuration side by side on one device, with the seeds
 // train.seed, train.seed + 1, ...: each is bit for bit what train_run() makes of its seed by the
 // same executor (run.exec = auto: graphs, where there are several on a GPU). They share the data,
@@ -159,10 +165,20 @@ struct Evaluation {
   double log_likelihood_error = 0;       // its standard error over rows
 };
 
+// What [run] asks of Device::compile(): executor, precision, autotune.
+[[nodiscard]] CompileOptions compile_options(const RunConfig& run);
+
+class Decoder;
+
 // A trained model on a device, read from a run folder (or a model.safetensors itself).
 class LoadedRun {
  public:
-  LoadedRun(const std::filesystem::path& run, Device& device);
+  // `options`: of every program, one step each; not what the run was trained with. (The persistent
+  // executor trains only: here it is graphs.) Error(usage) for options that the device has not.
+  LoadedRun(const std::filesystem::path& run, Device& device, const CompileOptions& options = {});
+  LoadedRun(const LoadedRun&) = delete;
+  LoadedRun& operator=(const LoadedRun&) = delete;
+  ~LoadedRun();
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
@@ -180,7 +196,8 @@ class LoadedRun {
   [[nodiscard]] std::vector<double> log_likelihood(const DatasetSplit& split, std::int64_t samples);
   // E[x|z] of draws from the prior (purpose generation): features [count, D].
   [[nodiscard]] Tensor sample(std::int64_t count, std::uint64_t seed);
-  [[nodiscard]] Tensor decode(const Tensor& latents);  // [n, latent] -> [n, D]
+  // [n, latent] -> [n, D]. Programs of 1000 rows on a CPU and of 4096 on a GPU, and of the rest.
+  [[nodiscard]] Tensor decode(const Tensor& latents);
   struct Reconstruction {
     Tensor original;        // [n, D], as the model sees it
     Tensor reconstruction;  // [n, D], E[x|z = mean]
@@ -191,18 +208,18 @@ class LoadedRun {
     Tensor mean;    // [n, latent]
     Tensor logvar;  // [n, latent], bounded
   };
+  // The encoder alone, as many rows at a time as decode(): the figures of score() within rounding.
+  // Error(diverged) where one is not finite.
   [[nodiscard]] Encoding encode(const DatasetSplit& split);
 
  private:
   [[nodiscard]] Evaluator make_evaluator(const DatasetSplit& split);
-  // The decoder of so many rows; kept until another number is asked for.
-  [[nodiscard]] Program& decoder(std::int64_t batch);
   Config config_;
   Device& device_;
+  CompileOptions options_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Store> store_;
-  std::unique_ptr<Program> decoder_;
-  std::int64_t decoder_batch_ = 0;
+  std::unique_ptr<Decoder> decoder_;
 };
 
 // What a run folder holds, for `cuvae info RUN`; reads no data.

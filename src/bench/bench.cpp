@@ -14,7 +14,8 @@
 #include "cuvae/error.h"
 #include "cuvae/model.h"
 #include "cuvae/rng.h"
-#include "graph/op.h"
+#include "cuvae/run.h"
+#include "train/inference.h"
 
 namespace cuvae {
 namespace {
@@ -47,7 +48,7 @@ class Suite {
         device_(device),
         options_(options),
         info_(device.info()),
-        roofs_(device) {
+        session_(device, options) {
     report_.suite = options.suite;
     report_.device = info_.name;
     report_.machine = info_.model;
@@ -59,7 +60,7 @@ class Suite {
     if (options_.suite.empty()) {
       const auto peers = peers_of(config_);
       report_.steps.push_back(
-          bench_step(config_, dataset_, device_, options_, roofs_, peers.get(), false, 0));
+          bench_step(config_, dataset_, device_, options_, session_, peers.get(), false, 0));
     } else if (options_.suite == "step") {
       const auto peers = peers_of(config_);
       steps(config_, step_batches(options_), peers.get());
@@ -95,7 +96,7 @@ class Suite {
       Config config = base;
       config.train.batch_size = batch;
       report_.steps.push_back(
-          bench_step(config, dataset_, device_, options_, roofs_, peers, true, gflops));
+          bench_step(config, dataset_, device_, options_, session_, peers, true, gflops));
       if (const StepBench& step = report_.steps.back(); step.skipped.empty()) {
         gflops = step.gemm_gflops;
       }
@@ -115,7 +116,6 @@ class Suite {
         config.model.decoder.layers = {layer, layer};
         config.model.latent.size = std::max<std::int64_t>(width / 16, 1);
         config.run.precision = precision;
-        device_.check(compile_options(config, 0));
         const auto peers = peers_of(config);
         steps(config, wide_batches(options_, on_cpu(info_)), peers.get());
       }
@@ -125,12 +125,11 @@ class Suite {
   void kernels() {
     // The whole step first: its ceiling is the roof of the products.
     report_.steps.push_back(
-        bench_step(config_, dataset_, device_, options_, roofs_, nullptr, false, 0));
+        bench_step(config_, dataset_, device_, options_, session_, nullptr, false, 0));
     const StepBench& step = report_.steps.back();
     row();
-    auto trainable = std::make_shared<Dataset>(*dataset_);
-    trainable->test.reset();
-    Trainer trainer(config_, trainable, device_, {.compile = compile_options(config_, 1)});
+    Trainer trainer(config_, training_only(*dataset_), device_,
+                    {.compile = training_options(config_, 1)});
     trainer.warm_up();
     train_steps(trainer, 5);
     report_.node_ceiling_gflops = step.ceiling_gflops;
@@ -140,11 +139,12 @@ class Suite {
           1e-9 * copy_bandwidth(trainer.program().arena_bytes(), std::max(info_.threads, 1));
     }
     const auto runs = static_cast<int>(step.repeats * std::clamp<std::int64_t>(step.steps, 3, 30));
+    report_.node_exec = trainer.program().exec();
     const std::vector<NodeTime> times = trainer.program().profile(runs);
     double sum = 0;
     for (const NodeTime& node : times) sum += node.seconds;
     for (const NodeTime& node : times) {
-      const double least = least_seconds(node.flops, node.bytes);
+      const double least = node_roof().seconds(node.flops, node.bytes);
       report_.nodes.push_back({.node = node.node,
                                .op = node.op,
                                .us = 1e6 * node.seconds,
@@ -156,13 +156,9 @@ class Suite {
     row();
   }
 
-  // By the roof of the report.
-  [[nodiscard]] double least_seconds(double flops, double bytes) const {
-    double least = 1e-9 * bytes / report_.node_bandwidth_gbytes;
-    if (report_.node_ceiling_gflops > 0) {
-      least = std::max(least, 1e-9 * flops / report_.node_ceiling_gflops);
-    }
-    return least;
+  // That of the report.
+  [[nodiscard]] Roof node_roof() const {
+    return {.gflops = report_.node_ceiling_gflops, .gbytes = report_.node_bandwidth_gbytes};
   }
 
   void epochs() {
@@ -172,11 +168,10 @@ class Suite {
     result.epochs = options_.epochs > 0 ? options_.epochs : on_cpu(info_) ? 3 : 100;
     result.context_seconds = options_.context_seconds;
     auto start = BenchClock::now();
-    Trainer trainer(config_, dataset_, device_, {.compile = compile_options(config_, 0)});
+    Trainer trainer(config_, dataset_, device_, {.compile = training_options(config_)});
     result.build_seconds = seconds_since(start);
     result.exec = trainer.program().exec();
-    if (const std::string note = trainer.note(); !note.empty() && options_.on_message)
-      options_.on_message(note);
+    session_.tell(trainer.note());
     const Trainer::WarmUp warm = trainer.warm_up();
     result.upload_seconds = warm.upload;
     result.capture_seconds = warm.capture;
@@ -205,9 +200,9 @@ class Suite {
     const double step = result.seconds / static_cast<double>(result.steps);
     peers->begin(result.batch);
     if (peers->any()) {
-      BenchOptions whole = options_;
-      if (whole.check_steps == 0) whole.check_steps = result.steps;
-      result.check = check_of(config_, *dataset_, device_, whole, step);
+      const bool all = options_.check_steps == 0 || options_.check_steps == result.steps;
+      result.check =
+          all ? check_of(trainer, options_) : check_of(config_, dataset_, device_, options_, step);
       peers->check(result.check);
       peers->repeat(0, result.steps);
     }
@@ -217,13 +212,13 @@ class Suite {
   }
 
   void replicas() {
-    report_.replicas = bench_replicas(config_, dataset_, device_, options_);
+    report_.replicas = bench_replicas(config_, dataset_, device_, options_, session_);
     row();
   }
 
   void decode() {
     const Model model(config_.model, input_spec(*dataset_, config_.data));
-    const Roof roof = roofs_.of(config_);
+    const Roof roof = session_.roofs.of(config_);
     report_.node_ceiling_gflops = roof.gflops;
     report_.node_bandwidth_gbytes = roof.gbytes;
     for (const std::int64_t batch : decode_batches(options_, on_cpu(info_))) {
@@ -245,8 +240,8 @@ class Suite {
 
   DecodeBench decode_row(const Model& model, std::int64_t batch) {
     const std::unique_ptr<Store> store = device_.make_store();
-    const std::unique_ptr<Program> program =
-        device_.compile(model.decoder_graph(batch), *store, inference_options(config_));
+    Decoder decoder(device_, *store, model, compile_options(config_.run));
+    const std::vector<ProgramRuns> programs = decoder.programs(batch);
     // load() declares what the decoder does not use as well.
     model.load(*store, model.initial_weights(0), "initial weights");
     // Others in every call.
@@ -259,71 +254,71 @@ class Suite {
     }
     Tensor decoded(DType::f32, Shape{batch, dataset_->image.features()});
     std::size_t calls = 0;
-    return inference_row("decode", batch, *program, *store, [&] {
-      program->run_batches(store_name::latents(batch), latents[calls++ % latents.size()], "decoded",
-                           decoded);
-    });
+    return inference_row(
+        "decode", batch, programs, *store,
+        [&] { decoder.run(latents[calls++ % latents.size()], decoded); }, [] {});
   }
 
   DecodeBench encode_row(const Model& model, std::int64_t batch) {
     const std::unique_ptr<Store> store = device_.make_store();
-    const std::unique_ptr<Program> program =
-        device_.compile(model.encoder_graph(batch, batch), *store, inference_options(config_));
+    Encoder encoder(device_, *store, model, batch, compile_options(config_.run));
     model.load(*store, model.initial_weights(0), "initial weights");
-    const std::array<std::int64_t, 5> clock{0, 0, 0, 0, 0};
-    store->write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
-    // Others in every call, as far as there are.
+    // Others in every call, as far as there are; never the same tensor twice, which a GPU would not
+    // upload again.
     const DatasetSplit& split = *dataset_->train;
-    const std::int64_t features = dataset_->image.features();
-    std::vector<Tensor> images;
-    for (std::int64_t k = 0; k < std::clamp<std::int64_t>(split.size() / batch, 1, 4); ++k) {
-      Tensor some(DType::u8, Shape{batch, features});
-      std::ranges::copy(split.images->bytes().subspan(
-                            static_cast<std::size_t>(k * batch * features), some.bytes().size()),
-                        some.bytes().begin());
-      images.push_back(std::move(some));
+    const std::int64_t sets = std::clamp<std::int64_t>(split.size() / batch, 1, 4);
+    std::vector<std::shared_ptr<const Tensor>> images;
+    for (std::int64_t k = 0; k < std::max<std::int64_t>(sets, 2); ++k) {
+      images.push_back(
+          std::make_shared<const Tensor>(take_rows(*split.images, k % sets * batch, batch)));
     }
+    Tensor mean(DType::f32, Shape{batch, config_.model.latent.size});
+    Tensor logvar(DType::f32, mean.shape());
     std::size_t calls = 0;
-    return inference_row("encode", batch, *program, *store, [&] {
-      store->write(store_name::eval_data(batch), images[calls++ % images.size()]);
-      program->run();
-      static constexpr std::array<std::string_view, 2> posterior{"mean", "logvar"};
-      static_cast<void>(program->read_all(posterior));
-    });
+    return inference_row(
+        "encode", batch, encoder.programs(), *store,
+        [&] { encoder.run(images[calls++ % images.size()], mean, logvar); },
+        [&] { encoder.rewind(); });
   }
 
-  // `call`: host to host.
-  template <class Call>
-  DecodeBench inference_row(const char* what, std::int64_t batch, Program& program, Store& store,
-                            Call call) {
+  // `call`: host to host. `rewind`: before the programs run alone.
+  template <class Call, class Rewind>
+  DecodeBench inference_row(const char* what, std::int64_t batch,
+                            const std::vector<ProgramRuns>& programs, Store& store, Call call,
+                            Rewind rewind) {
     DecodeBench result;
     result.what = what;
     result.batch = batch;
+    result.exec = programs.front().program->exec();
+    session_.tell(programs.front().program->note());
+    const auto run_alone = [&] {
+      for (const ProgramRuns& part : programs) {
+        for (std::int64_t r = 0; r < part.runs; ++r) part.program->run();
+      }
+    };
     for (int i = 0; i < 3; ++i) call();
     const double once = timed(nullptr, call).wall;
     const std::int64_t calls =
         std::clamp<std::int64_t>(std::llround(0.25 * repeat_seconds / once), 1, 1000);
     const std::unique_ptr<DeviceTimer> timer = device_.make_timer(store);
+    const auto seconds_of = [&](DeviceTimer* clock, const auto& work) {
+      const Times times = timed(clock, [&] {
+        for (std::int64_t c = 0; c < calls; ++c) work();
+      });
+      return times.best() / static_cast<double>(calls);
+    };
     std::vector<double> whole;
     std::vector<double> alone;
     for (std::int64_t r = 0; r < repeats_for(options_, batch); ++r) {
-      whole.push_back(timed(nullptr,
-                            [&] {
-                              for (std::int64_t c = 0; c < calls; ++c) call();
-                            })
-                          .wall /
-                      static_cast<double>(calls));
-      const Times times = timed(timer.get(), [&] {
-        for (std::int64_t c = 0; c < calls; ++c) program.run();
-      });
-      alone.push_back((timer ? times.device : times.wall) / static_cast<double>(calls));
+      whole.push_back(seconds_of(nullptr, call));
+      rewind();
+      alone.push_back(seconds_of(timer.get(), run_alone));
     }
-    double flops = 0;
-    double bytes = 0;
-    for (const Node& node : program.graph().nodes()) {
-      const Cost cost = op_def(node.op).cost(program.graph(), node);
-      flops += cost.flops;
-      bytes += cost.bytes;
+    Cost cost;
+    for (const ProgramRuns& part : programs) {
+      const Cost one = cost_of(part.program->graph());
+      cost.flops += static_cast<double>(part.runs) * one.flops;
+      cost.bytes += static_cast<double>(part.runs) * one.bytes;
     }
     const double seconds = median(whole);
     const double run = median(alone);
@@ -333,9 +328,9 @@ class Suite {
     result.run_us_spread = 1e6 * spread(alone);
     result.images_per_second = static_cast<double>(batch) / seconds;
     result.run_images_per_second = static_cast<double>(batch) / run;
-    result.mbytes = 1e-6 * bytes;
-    result.gbytes_per_second = 1e-9 * bytes / run;
-    result.share_of_roof = least_seconds(flops, bytes) / run;
+    result.mbytes = 1e-6 * cost.bytes;
+    result.gbytes_per_second = 1e-9 * cost.bytes / run;
+    result.share_of_roof = node_roof().seconds(cost.flops, cost.bytes) / run;
     return result;
   }
 
@@ -344,7 +339,7 @@ class Suite {
   Device& device_;
   const BenchOptions& options_;
   DeviceInfo info_;
-  Roofs roofs_;
+  Session session_;
   BenchReport report_;
 };
 
@@ -375,6 +370,12 @@ void validate(const BenchOptions& options) {
       throw Error(Status::usage, "a size is too small", name, "give positive numbers");
     }
   }
+  for (const std::string& precision : options.precisions) {
+    if (precision == "fp32" || precision == "tf32" || precision == "bf16") continue;
+    const std::string near = closest(precision, {"fp32", "tf32", "bf16"});
+    throw Error(Status::usage, "there is no precision `" + precision + "`", "--precisions",
+                near.empty() ? "use fp32, tf32 or bf16" : "did you mean `" + near + "`?");
+  }
   if (options.replicas < 1) {
     throw Error(Status::usage, "no replicas to measure", "--replicas", "give a positive number");
   }
@@ -398,7 +399,22 @@ BenchReport bench(const Config& config, std::shared_ptr<const Dataset> dataset, 
   const DeviceInfo info = device.info();
   validate(options);
   check_peers(options.peer_names, !on_cpu(info));
-  device.check(compile_options(config, 0));
+  device.check(training_options(config));
+  for (const std::string& precision : options.precisions) {
+    Config other = config;
+    other.run.precision = precision;
+    try {
+      device.check(training_options(other));
+    } catch (const Error& error) {
+      if (error.status() != Status::usage) throw;
+      throw Error(Status::usage, fmt::format("{} computes not in {}", info.name, precision),
+                  "--precisions", "leave it out; a CPU has fp32 alone");
+    }
+  }
+  if (options.suite == "kernels" && config.run.exec == "persistent") {
+    throw Error(Status::usage, "the persistent path has no single nodes to measure", "--exec",
+                "use graph or eager with --suite kernels");
+  }
   if (!dataset || !dataset->train) {
     dataset = synthetic_dataset(synthetic_rows(config, options, on_cpu(info)));
   }

@@ -1,5 +1,6 @@
 #include "bench/data.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "cuvae/rng.h"
@@ -32,6 +33,20 @@ std::shared_ptr<const Dataset> synthetic_dataset(std::int64_t rows) {
   dataset->train = DatasetSplit{.images = images(rows, 0), .labels = {}};
   dataset->test = DatasetSplit{.images = images(10000, 1), .labels = {}};
   return dataset;
+}
+
+std::shared_ptr<const Dataset> training_only(const Dataset& dataset) {
+  auto only = std::make_shared<Dataset>(dataset);
+  only->test.reset();
+  return only;
+}
+
+DatasetSplit first_images(const Dataset& dataset, std::int64_t rows) {
+  const Tensor& all = *dataset.train->images;
+  const std::int64_t count = std::min(dataset.train->size(), rows);
+  auto some = std::make_shared<Tensor>(all.dtype(), Shape{count, dataset.image.features()});
+  std::ranges::copy(all.bytes().first(some->bytes().size()), some->bytes().begin());
+  return {.images = std::move(some), .labels = {}};
 }
 
 }  // namespace cuvae

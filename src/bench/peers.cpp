@@ -100,6 +100,9 @@ std::string not_the_peers_work(const Config& config, const InputSpec& input) {
       model.likelihood.type != "bernoulli") {
     return "the peers build dense layers with relu on both sides and a Bernoulli likelihood";
   }
+  if (!config.train.drop_last) {
+    return "the peers leave the last partial batch out, and train.drop_last is false";
+  }
   if (input.dtype != DType::u8 || config.data.scale != "unit") {
     return "the peers read images of unsigned bytes, scaled to [0, 1]";
   }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <thread>
 
+#include "bench/clock.h"
 #include "cpu/gemm.h"
 #include "cpu/team.h"
 #include "cuvae/rng.h"
@@ -12,8 +13,6 @@
 
 namespace cuvae {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 std::vector<float> normals(std::int64_t count, std::uint64_t step) {
   std::vector<float> values(static_cast<std::size_t>((count + 3) / 4 * 4));
@@ -73,14 +72,14 @@ std::vector<double> Products::openblas() {
   for (std::size_t i = 0; i < shapes_.size(); ++i) {
     const ProductShape& shape = shapes_[i];
     Operands& operands = operands_[i];
-    const auto start = Clock::now();
+    const auto start = BenchClock::now();
     cblas_sgemm(CblasRowMajor, shape.transpose_a ? CblasTrans : CblasNoTrans,
                 shape.transpose_b ? CblasTrans : CblasNoTrans, static_cast<int>(shape.m),
                 static_cast<int>(shape.n), static_cast<int>(shape.k), 1.0F, operands.a.data(),
                 static_cast<int>(shape.transpose_a ? shape.m : shape.k), operands.b.data(),
                 static_cast<int>(shape.transpose_b ? shape.k : shape.n), 0.0F, operands.c.data(),
                 static_cast<int>(shape.n));
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    seconds.push_back(seconds_since(start));
   }
   return seconds;
 }
@@ -100,9 +99,9 @@ std::vector<double> Products::tiles() {
     product.lda = shape.transpose_a ? shape.m : shape.k;
     product.b = operands.b.data();
     product.ldb = shape.transpose_b ? shape.k : shape.n;
-    const auto start = Clock::now();
+    const auto start = BenchClock::now();
     multiply(team_->team, product, operands.c.data(), shape.n);
-    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    seconds.push_back(seconds_since(start));
   }
   return seconds;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "bench/data.h"
 #include "bench/measure.h"
 #include "bench/statistics.h"
 
@@ -37,10 +38,10 @@ double steps_side_by_side(std::span<const std::unique_ptr<Trainer>> trainers, st
 
 std::vector<ReplicasBench> bench_replicas(const Config& config,
                                           const std::shared_ptr<const Dataset>& dataset,
-                                          Device& device, const BenchOptions& options) {
-  const auto trainable = std::make_shared<Dataset>(*dataset);
-  trainable->test.reset();
-  TrainerOptions how{.compile = compile_options(config, 0)};
+                                          Device& device, const BenchOptions& options,
+                                          Session& session) {
+  const std::shared_ptr<const Dataset> trainable = training_only(*dataset);
+  TrainerOptions how{.compile = training_options(config)};
   how.compile.tuning = std::make_shared<Tuning>();  // one for all
   // As train --replicas does.
   if (how.compile.exec == "auto" && !on_cpu(device.info())) {
@@ -57,6 +58,7 @@ std::vector<ReplicasBench> bench_replicas(const Config& config,
     Config own = config;
     own.train.seed += r;
     trainers.push_back(std::make_unique<Trainer>(own, trainable, device, how));
+    session.tell(trainers.back()->note());
     trainers.back()->warm_up();
   }
   const std::int64_t batch = config.train.batch_size;
@@ -68,9 +70,10 @@ std::vector<ReplicasBench> bench_replicas(const Config& config,
   std::int64_t steps = options.steps;
   if (steps == 0) {
     // About 0.1 s of one, in whole runs of the program.
-    steps = std::clamp<std::int64_t>(std::llround(0.1 / guess / static_cast<double>(run)), 1,
-                                     std::max<std::int64_t>(1, 10'000 / run)) *
-            run;
+    steps =
+        std::clamp<std::int64_t>(std::llround(repeat_seconds / guess / static_cast<double>(run)), 1,
+                                 std::max<std::int64_t>(1, 10'000 / run)) *
+        run;
   }
   for (std::int64_t repeat = 0; repeat < repeats; ++repeat) {
     for (std::size_t i = 0; i < rows.size(); ++i) {

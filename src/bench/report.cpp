@@ -127,6 +127,7 @@ Json decode_json(const DecodeBench& row) {
     json["skipped"] = row.skipped;
     return json;
   }
+  json["exec"] = row.exec;
   json["us"] = row.us;
   json["us_spread"] = row.us_spread;
   json["images_per_second"] = row.images_per_second;
@@ -291,6 +292,7 @@ std::string bench_json(const BenchReport& report) {
   if (report.suite == "kernels") {
     json["batch"] = report.steps.at(0).batch;
     json["precision"] = report.steps.at(0).precision;
+    json["exec"] = report.node_exec.empty() ? report.steps.at(0).exec : report.node_exec;
     json["step_ms"] = report.steps.at(0).step_ms;
     json["device_ms"] = measured(report.steps.at(0).device_ms);
   }

@@ -1,24 +1,17 @@
 #include "bench/roof.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
 
+#include "bench/clock.h"
 #include "bench/statistics.h"
 #include "cuvae/rng.h"
-#include "graph/op.h"
 
 namespace cuvae {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Normals that repeat after a while: zeros would let a GPU run faster than data do.
 Tensor random_tensor(const Shape& shape, std::uint16_t stream) {
@@ -50,31 +43,38 @@ Work measure(Device& device, const CompileOptions& options, const char* op, cons
   CompileOptions plain = options;
   plain.steps = 1;
   plain.fuse = false;
-  if (plain.exec == "persistent") plain.exec = "auto";  // it is one of training steps
   const std::unique_ptr<Program> program = device.compile(graph, *store, plain);
   store->write("a", random_tensor(a, 2));
   store->write("b", random_tensor(b, 3));
   const std::unique_ptr<DeviceTimer> timer = device.make_timer(*store);
   const auto seconds_of = [&](int runs) {
-    if (timer) {
-      timer->start();
-      for (int i = 0; i < runs; ++i) program->run();
-      return timer->stop() / runs;
-    }
-    const auto start = Clock::now();
-    for (int i = 0; i < runs; ++i) program->run();
-    return seconds_since(start) / runs;
+    return timed(timer.get(),
+                 [&] {
+                   for (int i = 0; i < runs; ++i) program->run();
+                 })
+               .best() /
+           runs;
   };
   static_cast<void>(seconds_of(1));
   const double once = seconds_of(1);
   std::vector<double> samples;
   const int runs = std::clamp(static_cast<int>(2e-3 / std::max(once, 1e-7)), 1, 100);
   for (int i = 0; i < 5; ++i) samples.push_back(seconds_of(runs));
-  const Cost cost = op_def(op).cost(graph, graph.nodes()[0]);
+  const Cost cost = cost_of(graph);
   return {cost.flops, cost.bytes, median(samples)};
 }
 
 }  // namespace
+
+Cost cost_of(const Graph& graph) {
+  Cost sum;
+  for (const Node& node : graph.nodes()) {
+    const Cost cost = op_def(node.op).cost(graph, node);
+    sum.flops += cost.flops;
+    sum.bytes += cost.bytes;
+  }
+  return sum;
+}
 
 Roof measure_roof(Device& device, const CompileOptions& options) {
   constexpr double enough_seconds = 4e-3;
@@ -105,9 +105,9 @@ double copy_bandwidth(std::int64_t bytes, int threads) {
       team.emplace_back([&, t] {
         const std::size_t first = share * static_cast<std::size_t>(t);
         std::vector<double> samples;
-        const auto start = Clock::now();
+        const auto start = BenchClock::now();
         while (seconds_since(start) < 0.2) {
-          const auto one = Clock::now();
+          const auto one = BenchClock::now();
           std::memcpy(to.data() + first, from.data() + first, share);
           // Reading the copy keeps it from being left out.
           if (to[first + share / 2] == 2) break;

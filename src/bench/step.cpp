@@ -7,11 +7,12 @@
 #include <optional>
 
 #include "base/text.h"
+#include "bench/data.h"
 #include "bench/measure.h"
 #include "bench/products.h"
 #include "bench/statistics.h"
 #include "cuvae/error.h"
-#include "graph/op.h"
+#include "cuvae/run.h"
 
 namespace cuvae {
 namespace {
@@ -26,12 +27,6 @@ Graph unfused_graph(const Model& model, const Config& config, std::int64_t rows)
   spec.objective = config.objective;
   spec.optimizer = config.train.optimizer;
   return model.training_graph(spec);
-}
-
-double least_bytes(const Graph& graph) {
-  double bytes = 0;
-  for (const Node& node : graph.nodes()) bytes += op_def(node.op).cost(graph, node).bytes;
-  return bytes;
 }
 
 // Mean seconds of each product over one repeat's passes: as a repeat of steps is measured, so that
@@ -77,19 +72,15 @@ std::int64_t rounded_up(std::int64_t steps, std::int64_t multiple) {
 
 }  // namespace
 
-CompileOptions compile_options(const Config& config, int steps) {
-  CompileOptions options;
-  options.exec = config.run.exec;
-  options.precision = config.run.precision;
-  options.autotune = config.run.autotune;
+CompileOptions training_options(const Config& config, int steps) {
+  CompileOptions options = compile_options(config.run);
   options.steps = steps;
   return options;
 }
 
-CompileOptions inference_options(const Config& config) {
-  CompileOptions options = compile_options(config, 1);
-  if (options.exec == "persistent") options.exec = "auto";
-  return options;
+void Session::tell(const std::string& note) {
+  if (!note.empty() && note != told_ && options_.on_message) options_.on_message(note);
+  if (!note.empty()) told_ = note;
 }
 
 bool on_cpu(const DeviceInfo& device) {
@@ -121,42 +112,46 @@ std::string name_of(const Model& model) {
 
 Roof Roofs::of(const Config& config) {
   if (precision_ != config.run.precision) {
-    roof_ = measure_roof(device_, inference_options(config));
+    roof_ = measure_roof(device_, compile_options(config.run));
     precision_ = config.run.precision;
   }
   return roof_;
 }
 
-ElboCheck check_of(const Config& config, const Dataset& dataset, Device& device,
-                   const BenchOptions& options, double step_seconds) {
-  // Multiples of the steps that a peer puts into one graph.
-  constexpr std::int64_t most = 300;
-  constexpr std::int64_t unit = 20;
-  constexpr double seconds = 5;
+ElboCheck check_of(Trainer& trainer, const BenchOptions& options) {
   constexpr std::int64_t images = 8192;
   constexpr std::int64_t settled = 4000;
+  const Config& config = trainer.config();
+  const DatasetSplit split = first_images(trainer.dataset(), images);
+  Evaluator evaluator(trainer.device(), trainer.store(), trainer.model(), split,
+                      static_cast<std::uint64_t>(config.train.seed), training_options(config));
   ElboCheck check;
-  check.steps =
-      options.check_steps > 0
-          ? options.check_steps
-          : std::clamp(static_cast<std::int64_t>(seconds / step_seconds) / unit * unit, unit, most);
-  const DatasetSplit& split = *dataset.train;
-  check.rows = std::min(split.size(), images);
-  auto some = std::make_shared<Tensor>(DType::u8, Shape{check.rows, dataset.image.features()});
-  std::ranges::copy(split.images->bytes().first(some->bytes().size()), some->bytes().begin());
-  auto data = std::make_shared<Dataset>(dataset);
-  data->test = DatasetSplit{.images = std::move(some), .labels = {}};
-  Trainer trainer(config, data, device, {.compile = compile_options(config, 0)});
-  train_steps(trainer, check.steps);
-  check.neg_elbo = trainer.evaluate_test()->neg_elbo;
+  check.steps = trainer.step();
+  check.rows = split.size();
+  check.neg_elbo = evaluator.metrics(config.objective.beta).neg_elbo;
   check.tolerance = options.check_tolerance > 0 ? options.check_tolerance
                     : check.steps >= settled    ? 0.5
                                                 : 0.02 * check.neg_elbo;
   return check;
 }
 
+ElboCheck check_of(const Config& config, const std::shared_ptr<const Dataset>& dataset,
+                   Device& device, const BenchOptions& options, double step_seconds) {
+  // Multiples of the steps that a peer puts into one graph.
+  constexpr std::int64_t most = 300;
+  constexpr std::int64_t unit = 20;
+  constexpr double seconds = 5;
+  const std::int64_t steps =
+      options.check_steps > 0
+          ? options.check_steps
+          : std::clamp(static_cast<std::int64_t>(seconds / step_seconds) / unit * unit, unit, most);
+  Trainer trainer(config, training_only(*dataset), device, {.compile = training_options(config)});
+  train_steps(trainer, steps);
+  return check_of(trainer, options);
+}
+
 StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>& dataset,
-                     Device& device, const BenchOptions& options, Roofs& roofs, PeerSet* peers,
+                     Device& device, const BenchOptions& options, Session& session, PeerSet* peers,
                      bool suite, double gflops) {
   const DeviceInfo info = device.info();
   const std::int64_t batch = config.train.batch_size;
@@ -183,11 +178,10 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
     return result;
   }
 
-  auto trainable = std::make_shared<Dataset>(*dataset);
-  trainable->test.reset();
   std::optional<Trainer> made;
   try {
-    made.emplace(config, trainable, device, TrainerOptions{.compile = compile_options(config, 0)});
+    made.emplace(config, training_only(*dataset), device,
+                 TrainerOptions{.compile = training_options(config)});
     made->warm_up();
   } catch (const Error& error) {
     if (!suite || error.status() != Status::device) throw;
@@ -196,9 +190,9 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
   }
   Trainer& trainer = *made;
   result.exec = trainer.program().exec();
-  if (const std::string note = trainer.note(); !note.empty() && options.on_message)
-    options.on_message(note);
-  result.step_mbytes = 1e-6 * least_bytes(trainer.program().graph());
+  session.tell(trainer.note());
+  const Cost cost = cost_of(trainer.program().graph());
+  result.step_mbytes = 1e-6 * cost.bytes;
 
   // Warm-up, and how many steps fill a repeat: whole runs of the program.
   const std::int64_t unrolled = trainer.program().steps();
@@ -230,7 +224,7 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
   if (peers != nullptr) {
     peers->begin(batch);
     if (peers->any()) {
-      result.check = check_of(config, *dataset, device, options, guess);
+      result.check = check_of(config, dataset, device, options, guess);
       if (options.on_message) {
         options.on_message(fmt::format("{}, batch {}: neg_elbo {:.3f} after {} steps; the peers",
                                        result.model, format_count(batch), result.check.neg_elbo,
@@ -290,14 +284,14 @@ StepBench bench_step(const Config& config, const std::shared_ptr<const Dataset>&
         1e-9 * copy_bandwidth(program.arena_bytes() + program.persistent_bytes() - window,
                               std::max(info.threads, 1));
   } else if (!on_cpu(info)) {
-    const Roof roof = roofs.of(config);
+    const Roof roof = session.roofs.of(config);
     result.ceiling_gflops = roof.gflops;
     result.bandwidth_gbytes = roof.gbytes;
   }
   if (result.ceiling_gflops > 0) {
     result.share_of_ceiling = result.gemm_gflops / result.ceiling_gflops;
-    result.roof_ms = std::max(1e3 * result.step_gflop / result.ceiling_gflops,
-                              result.step_mbytes / result.bandwidth_gbytes);
+    const Roof roof{.gflops = result.ceiling_gflops, .gbytes = result.bandwidth_gbytes};
+    result.roof_ms = 1e3 * roof.seconds(1e9 * result.step_gflop, cost.bytes);
   }
   if (peers != nullptr) result.peers = peers->results(step, tiles_seconds);
   return result;

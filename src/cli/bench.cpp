@@ -1,5 +1,6 @@
 #include "cuvae/bench.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
@@ -65,15 +66,80 @@ double parse_real(const std::string& text, std::string_view flag, std::string_vi
   return value;
 }
 
+// The suites that take a flag; "": without --suite. What is not here is taken by all but units.
+struct Takers {
+  const char* flag;
+  std::vector<std::string_view> suites;
+};
+
+const std::vector<Takers>& takers() {
+  static const std::vector<Takers> all = {
+      {"--epochs", {"epochs"}},
+      {"--batch-size", {"", "epochs", "kernels", "replicas"}},
+      {"--lr", {"", "step", "wide", "epochs", "kernels", "replicas"}},
+      {"--seed", {"", "step", "wide", "epochs", "kernels", "replicas"}},
+      {"--replicas", {"replicas"}},
+      {"--repeats", {"", "step", "wide", "decode", "kernels", "replicas"}},
+      {"--steps", {"", "step", "wide", "kernels", "replicas"}},
+      {"--batches", {"step", "wide", "decode"}},
+      {"--widths", {"wide"}},
+      {"--precisions", {"wide"}},
+      {"--longest", {"step", "wide"}},
+      {"--peers", {"", "step", "wide", "epochs"}},
+      {"--peer", {"", "step", "wide", "epochs"}},
+      {"--python", {"", "step", "wide", "epochs"}},
+      {"--check-steps", {"", "step", "wide", "epochs"}},
+      {"--check-tolerance", {"", "step", "wide", "epochs"}},
+  };
+  return all;
+}
+
+// Error(usage) for a flag that would be without effect.
+void refuse_unused(const Flags& flags, const std::string& suite) {
+  const auto refuse = [&](const char* flag, const std::string& mend) {
+    throw Error(Status::usage,
+                suite.empty() ? "the model's step, without --suite, does not take it"
+                              : "the suite " + suite + " does not take it",
+                flag, mend);
+  };
+  for (const auto& [flag, suites] : takers()) {
+    if (!flags.given(flag) || std::ranges::count(suites, suite) > 0) continue;
+    const bool alone = suites.front().empty();  // also without --suite
+    std::string names;
+    for (const std::string_view name : suites) {
+      if (!name.empty()) names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    refuse(flag, "leave it out, or use --suite " + names + (alone ? ", or none" : ""));
+  }
+  if (flags.given("--precision") && flags.given("--precisions")) {
+    throw Error(Status::usage, "--precision and --precisions exclude each other", "command line",
+                "leave one out");
+  }
+  if (suite != "units") return;
+  for (const char* flag : {"CONFIG", "--preset", "--data", "--device", "--threads", "--exec",
+                           "--precision", "--set"}) {
+    if (flags.given(flag)) refuse(flag, "leave it out: it is for the suites that measure a model");
+  }
+}
+
+// Nothing is measured for a file that cannot be written.
+void require_writable(const std::string& path) {
+  if (!path.empty()) const AtomicFile file(path);
+}
+
 // cuvae-units measures without a model: its figures as it prints them, or in one object.
-int run_unit_costs(const Output& output) {
+int run_unit_costs(const Options& options, const Output& output) {
   const std::filesystem::path program = find_units();
   if (program.empty()) {
     throw Error(Status::device, "cuvae-units is not beside this program", "--suite units",
                 "it measures a GPU's unit costs and is built where there is a CUDA toolkit: "
                 "cmake --preset cuda && cmake --build --preset cuda --target cuvae-units");
   }
-  Json results = Json::array();
+  Json report = {{"schema", 1}, {"suite", "units"}, {"complete", false}};
+  Json& results = report["results"] = Json::array();
+  const auto keep = [&] {
+    if (!options.out.empty()) write_file(options.out, report.dump() + "\n");
+  };
   run_units({program.string()}, [&](const std::string& line) {
     output.text(line);
     Json figure = Json::parse(line, nullptr, false);
@@ -82,13 +148,20 @@ int run_unit_costs(const Output& output) {
                   program.string());
     }
     results.push_back(std::move(figure));
+    keep();
   });
-  output.object({{"suite", "units"}, {"results", std::move(results)}});
+  report["complete"] = true;
+  keep();
+  output.object(report);
   return 0;
 }
 
-int run_bench(const Options& options, const Output& output) {
-  if (options.suite == "units") return run_unit_costs(output);
+int run_bench(const Options& options, const Flags& flags, const Output& output) {
+  if (options.suite == "units") {
+    refuse_unused(flags, options.suite);
+    require_writable(options.out);
+    return run_unit_costs(options, output);
+  }
   BenchOptions how;
   how.suite = options.suite;
   how.repeats = parse_integer(options.repeats, "--repeats", 0, 100'000);
@@ -105,8 +178,10 @@ int run_bench(const Options& options, const Output& output) {
   how.peer_names = options.peer_names;
   how.python = options.python;
   validate(how);
+  refuse_unused(flags, how.suite);
   how.on_message = [&](const std::string& line) { output.log(line); };
   const Config config = options.config.load();
+  require_writable(options.out);
   // --epochs means the epochs to measure; a preset's twenty are none that anybody asked for.
   if (options.config.is_set("train.epochs")) how.epochs = config.train.epochs;
   // Rows as they come: what has been measured is kept, whatever ends the rest.
@@ -127,6 +202,7 @@ int run_bench(const Options& options, const Output& output) {
       (options.config.has_source() && std::filesystem::exists(config.data.path, ignored))) {
     dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   }
+  if (how.suite == "replicas") ask_for_queues(how.replicas);
   const auto start = std::chrono::steady_clock::now();
   const auto device = open_device(config.run);
   how.context_seconds =
@@ -154,18 +230,22 @@ Command bench_command() {
         options->config.add(flags);
         flags.value("--suite", options->suite, "NAME",
                     "step | wide | decode | epochs | kernels | replicas | units; without it the "
-                    "model's step");
+                    "model's step. A flag that a suite does not take is refused");
         flags.value("--replicas", options->replicas, "K",
                     "of replicas: 1, 2, 4, ... K models side by side");
-        flags.value("--repeats", options->repeats, "N", "of each measurement; 0 = by size");
+        flags.value("--repeats", options->repeats, "N",
+                    "of each measurement (not epochs); 0 = by size");
         flags.value("--steps", options->steps, "N", "training steps per repeat; 0 = 0.1 s");
         flags.value("--batches", options->batches, "N,N", "batch sizes of step, wide and decode");
         flags.value("--widths", options->widths, "N,N", "of wide's two hidden layers");
-        flags.value("--precisions", options->precisions, "NAME,NAME", "of wide");
+        flags.value("--precisions", options->precisions, "NAME,NAME",
+                    "of wide: fp32, tf32, bf16; without it --precision");
         flags.value("--longest", options->longest, "SECONDS",
-                    "leave out rows whose repeat takes longer; 0 = 5 on a CPU; -1 = none");
+                    "of step and wide: leave out rows whose repeat takes longer; 0 = 5 on a "
+                    "CPU; -1 = none");
         flags.value("--out", options->out, "FILE", "JSON of what is measured, after every row");
-        flags.flag("--peers", options->peers, "measure PyTorch and JAX as well");
+        flags.flag("--peers", options->peers,
+                   "measure PyTorch and JAX as well (step, wide, epochs)");
         flags.list("--peer", options->peer_names, "NAME", "only this one; may be repeated");
         flags.value("--python", options->python, "FILE",
                     "that can import torch and jax (scripts/peers-venv --jax)");
@@ -173,7 +253,8 @@ Command bench_command() {
                     "until neg_elbo is compared with a peer's; 0 = 300, or what takes 5 s");
         flags.value("--check-tolerance", options->check_tolerance, "NATS",
                     "that they may be apart for a ratio; 0 = 0.5, or 2 % in short checks");
-        return [options](const Output& output) { return run_bench(*options, output); };
+        return
+            [options, &flags](const Output& output) { return run_bench(*options, flags, output); };
       }};
 }
 

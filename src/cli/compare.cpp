@@ -9,6 +9,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cuvae/error.h"
+#include "cuvae/run.h"
 #include "train/compare_table.h"
 
 namespace cuvae::cli {
@@ -73,13 +74,10 @@ int run_compare(const Options& options, const Output& output) {
   if (options.mode != "step" && options.mode != "run") {
     unknown(options.mode, "--mode", "step", "run");
   }
-  CompileOptions compile;
+  const Config config = options.config.load();
+  CompileOptions compile = compile_options(config.run);
   compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 0, 64));
   compile.fuse = !options.no_fuse;
-  const Config config = options.config.load();
-  compile.exec = config.run.exec;
-  compile.precision = config.run.precision;
-  compile.autotune = config.run.autotune;
   const auto dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   const auto device = open_device(config.run);
   announce_device(config.run, *device, output);

@@ -50,7 +50,7 @@ int decode(const Options& options, const Output& output) {
   (void)output_format(options.out, {OutputFormat::npy, OutputFormat::png});
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
-  LoadedRun run(options.run, *device);
+  LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const Tensor latents = read_latents(options.latents, run.model().config().latent.size);
   write_features(options.out, run.decode(latents), run.model());

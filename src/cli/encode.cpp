@@ -26,7 +26,7 @@ int encode(const Options& options, const Output& output) {
   (void)output_format(options.out, {OutputFormat::npy});
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
-  LoadedRun run(options.run, *device);
+  LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
   const auto encoding = run.encode(select_split(*data, options.split));

@@ -22,6 +22,9 @@ class Flags {
   void hidden(const char* name, std::string& target);
   void list(const char* name, std::vector<std::string>& target, const char* type, const char* help);
   void flag(const char* name, bool& target, const char* help);
+  // Whether the command line, once it is parsed, had that name of these. As long as the parser
+  // lives, which is as long as the command runs.
+  [[nodiscard]] bool given(const std::string& name) const;
 
  private:
   CLI::App& app_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 #include <string>
 
 #include "base/text.h"
@@ -31,7 +32,8 @@ Json as_json(const DeviceInfo& device) {
           {"threads", device.threads}};
 }
 
-int build_info(const Output& output) {
+int build_info(const Options& options, const Output& output) {
+  static_cast<void>(options.config.load());  // refuses what other commands would, as in variables
   const DeviceList list = list_devices();
   output.text(
       fmt::format("cuvae {} ({}, {}, {})", version(), git_hash(), build_type(), compiler()));
@@ -56,6 +58,7 @@ std::string size_text(const InputSpec& input) {
 }
 
 int run_info(const Options& options, const Output& output) {
+  static_cast<void>(options.config.load());
   const RunSummary summary = summarise_run(options.run);
   const auto metrics = [](const std::optional<Metrics>& m) {
     return m ? cli::as_json(*m) : Json(nullptr);
@@ -97,24 +100,43 @@ int run_info(const Options& options, const Output& output) {
   return 0;
 }
 
-// The plan of a step on the GPU, where the configuration means one that is there: what a library
-// makes and what is stored as bf16 depends on it. Else that of the CPU.
-PlanSummary plan_of(const Graph& graph, const RunConfig& run, const Output& output) {
-  if (run.device != "cpu") {
-    try {
-      const std::unique_ptr<Device> device = open_device(run, DType::f32);
-      if (device->info().name != "cpu") {
-        CompileOptions compile;
-        compile.precision = run.precision;
-        return device->plan(graph, compile);
-      }
-    } catch (const Error& error) {
-      if (error.status() != Status::device) throw;
-      output.log(fmt::format("{}: the plan is that of the CPU", error.what()));
-    }
+// The plan of a step on the device that the configuration means: what a library makes and what is
+// stored as bf16 depends on it. Without that GPU, the CPU's.
+PlanSummary plan_of(const Graph& graph, RunConfig run, const Output& output) {
+  std::unique_ptr<Device> device;
+  try {
+    device = open_device(run);
+  } catch (const Error& error) {
+    if (error.status() != Status::device || run.device == "cpu") throw;
+    output.log(fmt::format("{}: the plan is that of the CPU", error.what()));
+    run.device = "cpu";
+    device = open_device(run);
   }
-  const Plan plan = make_plan(prune(fuse(graph).graph).graph);
-  return {plan.arena_bytes(), plan.persistent_bytes(), plan.str(), plan.dot(), {}};
+  CompileOptions compile;
+  if (device->info().name != "cpu") compile.precision = run.precision;
+  return device->plan(graph, compile);
+}
+
+// "128x512x784 nt bias tf32 f32 f32", a product's name in a tuning record, as a formula.
+std::string product_text(const std::string& name) {
+  std::istringstream words(name);
+  std::int64_t m = 0;
+  std::int64_t n = 0;
+  std::int64_t k = 0;
+  char x = 0;
+  std::string transposed, epilogue, precision, operands, result;
+  words >> m >> x >> n >> x >> k >> transposed >> epilogue >> precision >> operands >> result;
+  if (!words || transposed.size() != 2) return name;
+  const auto matrix = [](std::int64_t rows, std::int64_t columns, char how) {
+    return how == 't' ? fmt::format("[{}, {}]^T", columns, rows)
+                      : fmt::format("[{}, {}]", rows, columns);
+  };
+  std::string after;
+  if (epilogue.ends_with("bias")) after += ", plus bias";
+  if (epilogue.starts_with("relu")) after += ", then relu";
+  if (epilogue == "bias_gradient") after += ", with the bias gradient";
+  return fmt::format("{} {} = [{}, {}]{}; in {}, from {} to {}", matrix(m, k, transposed[0]),
+                     matrix(k, n, transposed[1]), m, n, after, precision, operands, result);
 }
 
 // What a configuration builds, and its training step's memory, from the plan alone: nothing of that
@@ -182,8 +204,14 @@ int config_info(const Options& options, const Output& output) {
   output.text(fmt::format("nodes of a step: {}, of which {} wait for one another, where all fuse",
                           graph.nodes().size(), dependent));
   Json library = Json::object();
+  if (!plan.library.empty()) {
+    output.text(
+        fmt::format("products of large matrices by NVIDIA's library cuBLASLt: {}; the others by "
+                    "cuvae's kernels",
+                    plan.library.size()));
+  }
   for (const auto& [node, product] : plan.library) {
-    output.text(fmt::format("by a library  {}  {}", node, product));
+    output.text(fmt::format("  {}: {}", node, product_text(product)));
     library[node] = product;
   }
   output.object({{"name", config.name},
@@ -210,7 +238,7 @@ int info(const Options& options, const Output& output) {
                 "command line", fmt::format("use --config {}", options.run));
   }
   if (!options.run.empty()) return run_info(options, output);
-  return about_config ? config_info(options, output) : build_info(output);
+  return about_config ? config_info(options, output) : build_info(options, output);
 }
 
 }  // namespace

@@ -37,6 +37,10 @@ void Flags::flag(const char* name, bool& target, const char* help) {
   app_.add_flag(name, target, help);
 }
 
+bool Flags::given(const std::string& name) const {
+  return app_.get_option(name)->count() > 0;
+}
+
 void ConfigFlags::add_key(Flags& flags, const char* name, const char* key, const char* type,
                           const char* help) {
   Flag& flag = flags_.emplace_back(Flag{key, {}, nullptr});
@@ -56,14 +60,14 @@ void ConfigFlags::add(Flags& flags, bool positional) {
   add_key(flags, "--lr", "train.lr", "X", "learning rate");
   add_key(flags, "--seed", "train.seed", "S", "of every random number");
   add_device(flags);
-  add_key(flags, "--exec", "run.exec", "NAME", "auto | eager | graph | persistent");
-  add_key(flags, "--precision", "run.precision", "NAME", "fp32 | tf32 | bf16");
   flags.list("--set", sets_, "KEY=VALUE", "set any key of the configuration; may be repeated");
 }
 
 void ConfigFlags::add_device(Flags& flags) {
   add_key(flags, "--device", "run.device", "NAME", "auto | cpu | cuda | cuda:N");
   add_key(flags, "--threads", "run.threads", "N", "CPU threads; 0 = all cores");
+  add_key(flags, "--exec", "run.exec", "NAME", "auto | eager | graph | persistent");
+  add_key(flags, "--precision", "run.precision", "NAME", "fp32 | tf32 | bf16");
 }
 
 bool ConfigFlags::is_set(std::string_view key) const {

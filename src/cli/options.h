@@ -22,7 +22,7 @@ class ConfigFlags {
  public:
   // [CONFIG] or --config, --preset, --data, --epochs, ..., --set and the device's flags.
   void add(Flags& flags, bool positional = true);
-  // --device and --threads alone, for commands that work on a finished run.
+  // --device, --threads, --exec and --precision alone, for commands that work on a finished run.
   void add_device(Flags& flags);
 
   // `instead` is the file where neither a file nor a preset was given.

@@ -64,7 +64,7 @@ int reconstruct(const Options& options, const Output& output) {
   if (!options.index.empty()) rows = listed_rows(options.index);
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
-  LoadedRun run(options.run, *device);
+  LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
   const DatasetSplit& split = select_split(*data, options.split);

@@ -30,7 +30,7 @@ int sample(const Options& options, const Output& output) {
       parse_integer(options.seed, "--seed", 0, std::numeric_limits<std::int64_t>::max());
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
-  LoadedRun run(options.run, *device);
+  LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   write_features(options.out, run.sample(count, static_cast<std::uint64_t>(seed)), run.model());
   output.text(fmt::format("{} samples: {}", format_count(count), options.out));

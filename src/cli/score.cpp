@@ -31,7 +31,7 @@ int score(const Options& options, const Output& output) {
                                  : parse_integer(options.iw_samples, "--iw-samples", 1, 1'000'000);
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
-  LoadedRun run(options.run, *device);
+  LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
   const DatasetSplit& split = select_split(*data, options.split);

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -62,12 +61,6 @@ void print_report(const TrainReport& report, const Output& output) {
       output.text((report.run / picture).string());
     }
   }
-}
-
-// The CUDA driver gives a process eight queues to a GPU unless told otherwise before it starts;
-// streams that share one wait for each other.
-void ask_for_queues(std::int64_t replicas) {
-  if (replicas > 4) setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
 }
 
 std::string with_sd(const MetricsSpread& spread, double Metrics::*term) {

@@ -37,9 +37,9 @@ class CpuDevice final : public Device {
     const char* isa = loops<float>().isa;
     return {.name = "cpu",
             .model = fmt::format("{} ({})", cpu_model(), isa),
-            .details = fmt::format("{} thread{}, {} loops, OpenBLAS {}{}", team_.threads(),
+            .details = fmt::format("{} thread{}, {} loops, OpenBLAS {}{}{}", team_.threads(),
                                    team_.threads() == 1 ? "" : "s", isa, cpu::blas_core_type(),
-                                   real_ == DType::f64 ? ", double" : ""),
+                                   cpu::slower_blas_note(), real_ == DType::f64 ? ", double" : ""),
             .numerics = fmt::format("cpu {}, OpenBLAS {}", name_of(real_), cpu::blas_core_type()),
             .real = real_,
             .threads = team_.threads()};

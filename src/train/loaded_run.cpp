@@ -3,15 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <numbers>
-#include <tuple>
 
 #include "cuvae/error.h"
 #include "cuvae/rng.h"
 #include "cuvae/run.h"
 #include "io/file.h"
+#include "train/inference.h"
 #include "train/run_folder.h"
 
 namespace cuvae {
@@ -19,33 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t chunk_rows = 1000;
-constexpr std::int64_t gpu_chunk_rows = 4096;  // copies of a few MiB, each worth its launch
+constexpr std::int64_t chunk_rows = 1000;  // of reconstructions
 constexpr std::uint64_t config_cap = std::uint64_t{1} << 20;
 
-// Rows [first, first + part.rows) of `whole` become those of `part`.
-void put_rows(Tensor& whole, const Tensor& part, std::int64_t first) {
-  const Tensor rows = part.to(whole.dtype());
-  const auto row_bytes = static_cast<std::size_t>(whole.shape()[1]) * size_of(whole.dtype());
-  std::memcpy(whole.bytes().data() + static_cast<std::size_t>(first) * row_bytes,
-              rows.bytes().data(), rows.bytes().size());
-}
-
-Tensor take_rows(const Tensor& whole, std::int64_t first, std::int64_t count) {
-  const std::int64_t width = whole.shape()[1];
-  Tensor part(whole.dtype(), Shape{count, width});
-  const auto row_bytes = static_cast<std::size_t>(width) * size_of(whole.dtype());
-  std::memcpy(part.bytes().data(),
-              whole.bytes().data() + static_cast<std::size_t>(first) * row_bytes,
-              part.bytes().size());
-  return part;
-}
-
 // Finite weights can still overflow on the way.
-void require_finite_values(const Tensor& values) {
+void require_finite_values(const Tensor& values, const std::string& part) {
   for (const float value : values.as<float>()) {
     if (!std::isfinite(value)) {
-      throw Error(Status::diverged, "the decoder's output is not finite", "decoder",
+      throw Error(Status::diverged, "the " + part + "'s output is not finite", part,
                   "train again with a lower train.lr");
     }
   }
@@ -122,13 +102,25 @@ Config read_config(const fs::path& run, const Model& model) {
 
 }  // namespace
 
-LoadedRun::LoadedRun(const fs::path& run, Device& device) : device_(device) {
+CompileOptions compile_options(const RunConfig& run) {
+  CompileOptions options;
+  options.exec = run.exec;
+  options.precision = run.precision;
+  options.autotune = run.autotune;
+  return options;
+}
+
+LoadedRun::LoadedRun(const fs::path& run, Device& device, const CompileOptions& options)
+    : device_(device), options_(options) {
+  device.check(options_);
   const TensorFile file = read_model(run);
   model_ = std::make_unique<Model>(model_of(file));
   config_ = read_config(run, *model_);
   store_ = device.make_store();
   model_->load(*store_, file.tensors, file.source);
 }
+
+LoadedRun::~LoadedRun() = default;
 
 std::shared_ptr<const Dataset> LoadedRun::load_data(const std::string& path) const {
   auto dataset =
@@ -192,7 +184,8 @@ Evaluation LoadedRun::evaluate(const DatasetSplit& split, std::int64_t z_samples
 }
 
 Evaluator LoadedRun::make_evaluator(const DatasetSplit& split) {
-  return {device_, *store_, *model_, split, static_cast<std::uint64_t>(config_.train.seed)};
+  return {device_, *store_, *model_, split, static_cast<std::uint64_t>(config_.train.seed),
+          options_};
 }
 
 std::vector<double> LoadedRun::log_likelihood(const DatasetSplit& split, std::int64_t samples) {
@@ -235,29 +228,11 @@ Tensor LoadedRun::decode(const Tensor& latents) {
       throw Error(Status::input, "latents that are not finite", "--latents", "give finite numbers");
     }
   }
-  const std::int64_t n = latents.shape()[0];
-  Tensor decoded(DType::f32, Shape{n, model_->input().features()});
-  // Full batches in one go, and the rest.
-  const std::int64_t batch = device_.info().name == "cpu" ? chunk_rows : gpu_chunk_rows;
-  const std::int64_t whole = n / batch * batch;
-  for (const auto& [first, count, size] :
-       {std::tuple{std::int64_t{0}, whole, batch}, {whole, n - whole, n - whole}}) {
-    if (count == 0) continue;
-    Tensor part(DType::f32, Shape{count, decoded.shape()[1]});
-    decoder(size).run_batches(store_name::latents(size), take_rows(reals, first, count), "decoded",
-                              part);
-    put_rows(decoded, part, first);
-  }
-  require_finite_values(decoded);
+  Tensor decoded(DType::f32, Shape{latents.shape()[0], model_->input().features()});
+  if (!decoder_) decoder_ = std::make_unique<Decoder>(device_, *store_, *model_, options_);
+  decoder_->run(reals, decoded);
+  require_finite_values(decoded, "decoder");
   return decoded;
-}
-
-Program& LoadedRun::decoder(std::int64_t batch) {
-  if (!decoder_ || decoder_batch_ != batch) {
-    decoder_ = device_.compile(model_->decoder_graph(batch), *store_, {});
-    decoder_batch_ = batch;
-  }
-  return *decoder_;
 }
 
 LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,
@@ -282,7 +257,7 @@ LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,
   for (std::int64_t first = 0; first < count; first += batch) {
     const std::int64_t rows = std::min(chunk_rows, count - first);
     if (rows != batch) {
-      program = device_.compile(model_->reconstruction_graph(rows, count), *store_, {});
+      program = device_.compile(model_->reconstruction_graph(rows, count), *store_, options_);
     }
     batch = rows;
     const std::array<std::int64_t, 5> clock{config_.train.seed, 0, 0, first, 0};
@@ -291,13 +266,20 @@ LoadedRun::Reconstruction LoadedRun::reconstruct(const DatasetSplit& split,
     put_rows(result.original, program->read("x"), first);
     put_rows(result.reconstruction, program->read("reconstruction"), first);
   }
-  require_finite_values(result.reconstruction);
+  require_finite_values(result.reconstruction, "decoder");
   return result;
 }
 
 LoadedRun::Encoding LoadedRun::encode(const DatasetSplit& split) {
-  RowScores scores = score(split);
-  return {std::move(scores.mean), std::move(scores.logvar)};
+  const Shape shape{split.size(), config_.model.latent.size};
+  Encoding encoding{Tensor(DType::f32, shape), Tensor(DType::f32, shape)};
+  if (split.size() == 0) return encoding;
+  Encoder encoder(device_, *store_, *model_, split.size(), options_);
+  encoder.run(split.images, encoding.mean, encoding.logvar);
+  for (const Tensor* values : {&encoding.mean, &encoding.logvar}) {
+    require_finite_values(*values, "encoder");
+  }
+  return encoding;
 }
 
 RunSummary summarise_run(const fs::path& run) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <span>
@@ -181,6 +182,10 @@ const char* state_of(const ReplicaReport& replica) {
 }
 
 }  // namespace
+
+void ask_for_queues(std::int64_t replicas) {
+  if (replicas > 4) setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
 
 MetricsSpread spread_of(const std::vector<Metrics>& all) {
   MetricsSpread spread;

@@ -2,14 +2,18 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "bench/data.h"
+#include "bench/measure.h"
 #include "bench/peer.h"
 #include "bench/products.h"
 #include "cuvae/error.h"
 #include "cuvae/model.h"
+#include "graph/op.h"
 #include "support/source_path.h"
 #include "support/synthetic.h"
 
@@ -104,10 +108,14 @@ TEST_F(BenchTest, MissingPeersAreAbsentWithTheReason) {
   config.model.likelihood.type = "bernoulli";
   config.train.optimizer.eps = 1e-5;
   EXPECT_NE(peers()[0].at("absent").get<std::string>().find("Adam"), std::string::npos);
+  config.train.optimizer.eps = OptimizerConfig().eps;
+  config.train.drop_last = false;
+  EXPECT_NE(peers()[0].at("absent").get<std::string>().find("last partial batch"),
+            std::string::npos);
 }
 
-// Shell scripts that stand in for both peers: half a second for each step that is asked for, on
-// paper; `neg_elbo` after a check; `before` is run for each request.
+// Shell scripts that stand in for both peers: a second for each step that is asked for, on paper;
+// `neg_elbo` after a check; `before` is run for each request.
 class FakePeers {
  public:
   explicit FakePeers(const std::string& neg_elbo, const std::string& before = "") {
@@ -190,7 +198,8 @@ TEST_F(BenchTest, WhoReachesAnotherLossIsGivenNoRatio) {
   }
 }
 
-// The third request is within the second repeat: of what was measured before nothing is told.
+// A check, then warm-up and steps of each repeat: the fourth request is the warm-up of the second
+// repeat. Of what was measured before nothing is told.
 TEST_F(BenchTest, WhoDiesMidwayIsAbsent) {
   const FakePeers fakes("300", "[ $asked -lt 4 ] || { echo 'out of memory' >&2; exit 1; }");
   Config config;
@@ -214,30 +223,90 @@ TEST_F(BenchTest, PeersOfASuite) {
   options.suite = "step";
   options.batches = {20, 40, 400};
   options.repeats = 1;
+  options.check_tolerance = 1e6;
   options.peer_names = {"jax scan"};
-  std::vector<std::size_t> rows;
+  std::vector<Json> rows;
   options.on_row = [&](const BenchReport& report) {
-    rows.push_back(report.steps.size());
     EXPECT_FALSE(report.complete);
-    EXPECT_TRUE(Json::parse(bench_json(report)).at("results").size() == report.steps.size());
+    const Json all = Json::parse(bench_json(report)).at("results");
+    ASSERT_EQ(all.size(), rows.size() + 1);
+    for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(all[i], rows[i]) << "a row has changed";
+    rows.push_back(all.back());
   };
-  const BenchReport report = bench(Config{}, test::blob_dataset(200, 10, 28), *device_, options);
+  const auto data = test::blob_dataset(200, 10, 28);
+  const BenchReport report = bench(Config{}, data, *device_, options);
   EXPECT_TRUE(report.complete);
-  EXPECT_EQ(rows, (std::vector<std::size_t>{1, 2, 3}));
-  EXPECT_EQ(report.steps[0].peers.at(0).step_ms, 1000);
-  EXPECT_EQ(report.steps[1].peers.at(0).step_ms, 1000);
-  EXPECT_NE(report.steps[2].skipped.find("200 images"), std::string::npos);
-  EXPECT_TRUE(report.steps[2].peers.empty());
+  ASSERT_EQ(rows.size(), 3U);
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(rows[i].at("batch"), options.batches[i]);
+    Config config;
+    config.train.batch_size = options.batches[i];
+    const Json& check = rows[i].at("check");
+    EXPECT_EQ(check.at("steps"), 5);
+    EXPECT_EQ(check.at("images"), 200);
+    EXPECT_EQ(check.at("neg_elbo"),
+              check_of(config, data, *device_, {.check_steps = 5}, 1).neg_elbo);
+    ASSERT_EQ(rows[i].at("peers").size(), 1U);
+    const Json& peer = rows[i].at("peers").at(0);
+    EXPECT_EQ(peer.at("name"), "jax scan");
+    EXPECT_EQ(peer.at("neg_elbo"), 300);
+    EXPECT_EQ(peer.at("step_ms"), 1000);
+    EXPECT_DOUBLE_EQ(peer.at("ratio").get<double>(), 1000 / rows[i].at("step_ms").get<double>());
+  }
+  EXPECT_NE(rows[0].at("check"), rows[1].at("check"));
+  EXPECT_NE(rows[2].at("skipped").get<std::string>().find("200 images"), std::string::npos);
+  EXPECT_FALSE(rows[2].contains("peers"));
+}
 
+// A device that counts the training programs made for it.
+class CountingDevice final : public Device {
+ public:
+  explicit CountingDevice(Device& device) : device_(device) {}
+  [[nodiscard]] int trainings() const { return trainings_; }
+
+  [[nodiscard]] DeviceInfo info() const override { return device_.info(); }
+  [[nodiscard]] std::unique_ptr<Store> make_store() override { return device_.make_store(); }
+  void check(const CompileOptions& options) const override { device_.check(options); }
+  [[nodiscard]] std::unique_ptr<Program> compile(const Graph& graph, Store& store,
+                                                 const CompileOptions& options) override {
+    const auto trains = [](const Node& node) {
+      return std::string_view(op_def(node.op).name).starts_with("adam");
+    };
+    if (std::ranges::any_of(graph.nodes(), trains)) ++trainings_;
+    return device_.compile(graph, store, options);
+  }
+  [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
+    return device_.plan(graph, options);
+  }
+
+ private:
+  Device& device_;
+  int trainings_ = 0;
+};
+
+// The epochs that are timed are those that the peers are held to.
+TEST_F(BenchTest, EpochsWithPeersTrainOnce) {
+  const FakePeers fakes("300");
+  BenchOptions options = fakes.options();
   options.suite = "epochs";
-  options.epochs = 1;
-  options.on_row = {};
+  options.epochs = 2;
+  options.peer_names = {"jax scan"};
   Config config;
   config.train.batch_size = 20;
-  const EpochsBench run =
-      bench(config, test::blob_dataset(200, 10, 28), *device_, options).epochs.at(0);
-  EXPECT_EQ(run.steps, 10);
-  EXPECT_EQ(run.peers.at(0).step_ms, 1000);
+  const auto data = test::blob_dataset(200, 10, 28);
+  for (const auto& [steps, trainings] : {std::pair(0, 1), std::pair(20, 1), std::pair(5, 2)}) {
+    options.check_steps = steps;
+    CountingDevice device(*device_);
+    const EpochsBench run = bench(config, data, device, options).epochs.at(0);
+    EXPECT_EQ(device.trainings(), trainings);
+    EXPECT_EQ(run.steps, 20);
+    const std::int64_t checked = steps == 0 ? 20 : steps;
+    EXPECT_EQ(run.check.steps, checked);
+    EXPECT_EQ(run.check.rows, 200);
+    EXPECT_EQ(run.check.neg_elbo,
+              check_of(config, data, *device_, {.check_steps = checked}, 1).neg_elbo);
+    EXPECT_EQ(run.peers.at(0).step_ms, 1000);
+  }
 }
 
 TEST_F(BenchTest, KernelsAccountForTheStep) {
@@ -319,11 +388,24 @@ TEST_F(BenchTest, WideModelsAndTheirLimits) {
   const double forward = 2.0 * 8 * (64 * 32 + 32 * 32 + 32 * 4 + 2 * 32 + 32 * 32 + 32 * 64);
   EXPECT_NEAR(rows[0].at("step_gflop").get<double>(), 1e-9 * (3 * forward - 2.0 * 8 * 64 * 32),
               1e-12);
-  // Only float on a CPU.
-  EXPECT_THROW(static_cast<void>(bench(
-                   Config{}, data, *device_,
-                   {.suite = "wide", .batches = {8}, .widths = {32}, .precisions = {"int4"}})),
-               Error);
+  // Only float on a CPU, which is told before the first row.
+  for (const char* precision : {"int4", "bf16"}) {
+    BenchOptions options{.suite = "wide",
+                         .repeats = 1,
+                         .steps = 1,
+                         .batches = {8},
+                         .widths = {32},
+                         .precisions = {"fp32", precision}};
+    options.on_row = [](const BenchReport&) { ADD_FAILURE() << "something was measured"; };
+    try {
+      static_cast<void>(bench(Config{}, data, *device_, options));
+      ADD_FAILURE() << precision << " was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.status(), Status::usage);
+      EXPECT_NE(std::string(error.what()).find(std::string(precision)), std::string::npos);
+      EXPECT_NE(std::string(error.what()).find("(--precisions)"), std::string::npos);
+    }
+  }
 }
 
 TEST_F(BenchTest, RowsThatTakeTooLongSaySo) {
@@ -338,6 +420,79 @@ TEST_F(BenchTest, RowsThatTakeTooLongSaySo) {
   EXPECT_TRUE(row.contains("skipped"));
   EXPECT_FALSE(row.contains("step_ms"));
   EXPECT_NE(bench_table(report).find("not measured: a repeat"), std::string::npos);
+}
+
+// Where the last row leaves no doubt, not even a first step is made.
+TEST_F(BenchTest, RowsThatAreBoundToTakeTooLongAreNotBegun) {
+  const auto data = test::blob_dataset(600, 10, 8);
+  Config config;
+  config.train.batch_size = 512;
+  const BenchOptions options{.suite = "step", .repeats = 1, .steps = 3, .longest = 1000};
+  CountingDevice device(*device_);
+  Session session(device, options);
+  const auto row = [&](double gflops) {
+    return bench_step(config, data, device, options, session, nullptr, true, gflops);
+  };
+  // 3 steps at a rate for which each takes just over or under 2 * 1000 / 3 s.
+  const double gflop = row(1e-9).step_gflop;
+  EXPECT_GT(gflop, 0);
+  const StepBench skipped = row(0.99 * 3 * gflop / 2000);
+  EXPECT_NE(skipped.skipped.find("a repeat of 3 steps would take"), std::string::npos);
+  EXPECT_EQ(skipped.step_ms, 0);
+  EXPECT_EQ(device.trainings(), 0);
+  for (const double gflops : {1.01 * 3 * gflop / 2000, 0.0}) {
+    const StepBench measured = row(gflops);
+    EXPECT_EQ(measured.skipped, "");
+    EXPECT_GT(measured.step_ms, 0);
+  }
+  EXPECT_GT(device.trainings(), 0);
+}
+
+TEST(BenchRoof, IsTheLongerOfBoth) {
+  const Roof roof{.gflops = 100, .gbytes = 10};
+  EXPECT_DOUBLE_EQ(roof.seconds(1e9, 1e6), 0.01);
+  EXPECT_DOUBLE_EQ(roof.seconds(1e9, 1e9), 0.1);
+  EXPECT_DOUBLE_EQ((Roof{.gbytes = 10}.seconds(1e9, 1e6)), 1e-4);
+  // Of two nodes: 2 m n k each, and what they read and write once.
+  Graph graph;
+  const Value a = graph.input("a", DType::f32, Shape{4, 8});
+  const Value b = graph.input("b", DType::f32, Shape{6, 8});
+  const Value c = graph.apply("linear", "c", {a, b});
+  graph.output(graph.apply("add", "d", {c, c}));
+  const Cost one = op_def("linear").cost(graph, graph.nodes()[0]);
+  const Cost two = op_def("add").cost(graph, graph.nodes()[1]);
+  EXPECT_EQ(one.flops, 2 * 4 * 6 * 8);
+  EXPECT_EQ(cost_of(graph).flops, one.flops + two.flops);
+  EXPECT_EQ(cost_of(graph).bytes, one.bytes + two.bytes);
+}
+
+TEST(BenchData, HasWhatIsTrainedOn) {
+  const auto data = test::blob_dataset(50, 10, 8);
+  const auto only = training_only(*data);
+  EXPECT_FALSE(only->test.has_value());
+  EXPECT_EQ(only->train->images, data->train->images);
+  EXPECT_TRUE(data->test.has_value());
+  EXPECT_EQ(first_images(*data, 80).size(), 50);
+  const DatasetSplit first = first_images(*data, 30);
+  EXPECT_EQ(first.images->shape(), (Shape{30, 64}));
+  EXPECT_TRUE(std::ranges::equal(first.images->bytes(), data->train->images->bytes().first(1920)));
+}
+
+// As `cuvae decode` and `encode` do it, in several programs.
+TEST_F(BenchTest, MoreRowsThanOneProgramTakes) {
+  const Json rows =
+      Json::parse(bench_json(bench(Config{}, test::blob_dataset(2300, 10, 8), *device_,
+                                   {.suite = "decode", .repeats = 1, .batches = {1000, 2300}})))
+          .at("results");
+  ASSERT_EQ(rows.size(), 4U);
+  for (const std::size_t i : {0U, 2U}) {
+    EXPECT_EQ(rows[i].at("exec"), "eager");
+    EXPECT_GT(rows[i + 1].at("run_us").get<double>(), 0);
+    // The weights move once a program: 1000, 1000 and 300 rows.
+    const double one = rows[i].at("mbytes").get<double>();
+    EXPECT_GT(rows[i + 1].at("mbytes").get<double>(), 2.3 * one);
+    EXPECT_LT(rows[i + 1].at("mbytes").get<double>(), 3 * one);
+  }
 }
 
 // Rows are printed as they come: what was printed may not change.

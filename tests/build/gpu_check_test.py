@@ -235,6 +235,30 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(list(self.rows("bench")), ["units hop", "units mma",
                                                     "step 128, tf32, graph"])
 
+    def test_units_that_are_not_complete_are_measured_by_a_benchmark(self):
+        self.fake("cuvae-units---list", 'print("hop\\t\\nmma\\t\\nl2\\t")')
+        self.fake("cuvae-units-mma", "sys.exit(1)")
+        self.assertEqual(self.run_script("units", "--rows", "hop", "--rows", "mma").returncode, 6)
+        rows = ("--rows", "units*")
+        names = lambda: [line.split("\t")[1] for line in
+                         self.run_script("bench", *rows, "--list").stdout.splitlines()]
+        self.assertEqual(names(), ["units mma", "units l2"])  # one failed, one is left
+        with open(self.fakes / "cuvae-units", "a") as file:
+            file.write("# rebuilt\n")
+        self.assertEqual(names(), ["units hop", "units mma", "units l2"])
+
+    def test_every_suite_is_given_the_flags_that_it_takes(self):
+        self.assertEqual(self.run_script("bench", *self.quick(
+            "step 128, tf32, graph", "epochs, tf32, graph", "decode, fp32", "replicas 8")
+            ).returncode, 0)
+        calls = [call for call in self.calls() if call.startswith("cuvae bench")]
+        self.assertEqual(len(calls), 4)
+        for call in calls:
+            suite = re.search(r"--suite (\w+)", call)
+            suite = suite[1] if suite else ""
+            self.assertEqual("--repeats" in call, suite != "epochs", call)
+            self.assertEqual("--steps" in call, suite not in ("epochs", "decode"), call)
+
     def test_what_a_suite_has_measured_outlives_it(self):
         self.fake("cuvae-bench", BENCH.replace("print(json.dumps(report))", "time.sleep(600)"))
         done = self.run_script("bench", *self.quick("large batches, bf16"), "--budget", "8")

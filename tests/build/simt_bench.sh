@@ -9,22 +9,40 @@ layer="[{type=\"linear\",out=16,activation=\"relu\"}]"
 bench() { # FILE ARGUMENT...
   local out=$1
   shift
-  "$cuvae" bench --device cuda --data "$work" --batch-size 8 --repeats 1 --steps 2 --quiet --json \
-    --set "model.encoder.layers=$layer" --set "model.decoder.layers=$layer" \
-    --set model.latent.size=4 "$@" >"$work/$out"
+  "$cuvae" bench --device cuda --data "$work" --json --set "model.encoder.layers=$layer" \
+    --set "model.decoder.layers=$layer" --set model.latent.size=4 "$@" >"$work/$out"
 }
+few=(--repeats 1 --steps 2 --quiet)
 # 40 images of 8 x 8.
 {
   printf '\0\0\010\003\0\0\0\050\0\0\0\010\0\0\0\010'
   head -c 2560 "$cuvae" | tail -c 2560
 } >"$work/train-images-idx3-ubyte"
 
-bench one.json --precision tf32
-bench step.json --suite step --batches 8,16,64 --precision bf16
-bench wide.json --suite wide --batches 8 --widths 16 --precisions fp32,tf32
-bench kernels.json --suite kernels
-bench epochs.json --suite epochs --epochs 2
-bench decode.json --suite decode --batches 1,8
+bench one.json --precision tf32 --batch-size 8 "${few[@]}"
+bench step.json --suite step --batches 8,16,64 --precision bf16 "${few[@]}"
+bench wide.json --suite wide --batches 8 --widths 16 --precisions fp32,tf32 "${few[@]}"
+bench kernels.json --suite kernels --batch-size 8 "${few[@]}"
+bench epochs.json --suite epochs --epochs 2 --batch-size 8 --quiet
+bench decode.json --suite decode --batches 1,8 --repeats 1 --exec persistent --precision bf16
+# The plan as a GPU has it: large products by a library, told in words.
+"$cuvae" info --preset mnist-mlp --device cuda --precision tf32 --batch-size 2048 \
+  --set "model.encoder.layers=[{out=2048}]" 2>/dev/null >"$work/info.txt"
+grep -qF "cuBLASLt: 2; the others by cuvae's kernels" "$work/info.txt"
+grep -qF "  encoder.0: [2048, 784] [2048, 784]^T = [2048, 2048], plus bias; in tf32, from f32 to f32" \
+  "$work/info.txt"
+# Where the persistent path does not fit, one line says so, and the figures are those of what ran.
+for suite in step replicas; do
+  batches=(--batch-size 8 --replicas 2)
+  [[ $suite == replicas ]] || batches=(--batches "8,16")
+  CUVAE_SIMT_CHIP=sm_80 bench fallback-$suite.json --suite $suite "${batches[@]}" \
+    --exec persistent --repeats 1 --steps 2 2>"$work/said"
+  [[ $(grep -c "the persistent path does not fit" "$work/said") == 1 ]] ||
+    { cat "$work/said"; exit 1; }
+done
+status=0
+bench none.json --suite kernels --exec persistent 2>"$work/said" || status=$?
+[[ $status == 2 ]] && grep -q "no single nodes to measure (--exec)" "$work/said"
 python3 - "$work" <<'PYTHON'
 import json, pathlib, sys
 load = lambda name: json.loads((pathlib.Path(sys.argv[1]) / name).read_text())
@@ -49,7 +67,11 @@ assert {"encoder.0.relu", "adam.decoder.out.weight"} <= {node["node"] for node i
 run = load("epochs.json")["results"][0]
 assert run["steps"] == 10 and run["context_seconds"] > 0 and run["capture_seconds"] > 0, run
 assert 0 < run["device_seconds"] <= 1.5 * run["seconds"], run
+for suite in ("step", "replicas"):
+    rows = load(f"fallback-{suite}.json")["results"]
+    assert [row["exec"] for row in rows] == ["graph", "graph"], rows
 rows = load("decode.json")["results"]
+assert all(row["exec"] == "graph" for row in rows) and kernels["exec"] == "graph", rows
 assert [(row["what"], row["batch"]) for row in rows] == [
     ("decode", 1), ("decode", 8), ("encode", 1), ("encode", 8)], rows
 assert all(row["run_us"] > 0 and row["gbytes_per_second"] > 0 for row in rows), rows

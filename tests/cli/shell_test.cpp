@@ -186,7 +186,37 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
        2,
        "`` is not a possible value (--batches)"},
       {{"bench", "--suite", "wide", "--widths", "0"}, 2, "(--widths)"},
-      {{"bench", "--longest", "soon"}, 2, "give seconds"},
+      {{"bench", "--suite", "step", "--longest", "soon"}, 2, "give seconds"},
+      {{"bench", "--suite", "units", "--batch-size", "8"},
+       2,
+       "the suite units does not take it (--batch-size): leave it out, or use --suite epochs, "
+       "kernels, replicas, or none"},
+      {{"bench", "--suite", "units", "--device", "cuda"}, 2, "does not take it (--device)"},
+      {{"bench", "--suite", "units", "my.toml"}, 2, "does not take it (CONFIG)"},
+      {{"bench", "--batches", "8"},
+       2,
+       "the model's step, without --suite, does not take it (--batches): leave it out, or use "
+       "--suite step, wide, decode\n"},
+      {{"bench", "--suite", "step", "--batch-size", "8"}, 2, "(--batch-size)"},
+      {{"bench", "--suite", "epochs", "--repeats", "3"}, 2, "(--repeats)"},
+      {{"bench", "--suite", "decode", "--lr", "3"}, 2, "(--lr)"},
+      {{"bench", "--suite", "kernels", "--peers"}, 2, "(--peers)"},
+      {{"bench", "--suite", "replicas", "--widths", "3"}, 2, "(--widths)"},
+      {{"bench", "--suite", "wide", "--precision", "fp32", "--precisions", "fp32"},
+       2,
+       "--precision and --precisions exclude each other"},
+      {{"bench", "--suite", "wide", "--precisions", "fp32,bf61"},
+       2,
+       "there is no precision `bf61` (--precisions): did you mean `bf16`?"},
+      {{"bench", "--suite", "wide", "--device", "cpu", "--precisions", "fp32,bf16"},
+       2,
+       "(--precisions)"},
+      // Before anything is measured or looked for.
+      {{"bench", "--data", "nowhere", "--out", "no/such/folder.json"}, 1, "(no/such/folder.json)"},
+      {{"bench", "--suite", "units", "--out", "no/such/folder.json"}, 1, "(no/such/folder.json)"},
+      {{"decode", "x", "--latents", "z.npy", "--out", "x.npy", "--precision", "fp8"},
+       2,
+       "--precision"},
       {{"info", "run", "--preset", "mnist-mlp"}, 2, "a run and a configuration at once"},
       {{"info", "nowhere"}, 3, "nowhere"},
       {{"info", "my.toml"},
@@ -225,6 +255,12 @@ TEST(Shell, MistypedVariablesAreErrors) {
   expect_refused(with("CUVAE_TRAIN_LRR"), 2,
                  "unknown variable `CUVAE_TRAIN_LRR` (environment): did you mean "
                  "`CUVAE_TRAIN_LR`?");
+  for (const Args& args :
+       {Args{"info"}, Args{"info", "run"}, Args{"info", "--preset", "mnist-mlp"}}) {
+    expect_refused(run(args, {.environment = {{"CUVAE_RUN_DEVCE", "cpu"}}}), 2,
+                   "unknown variable `CUVAE_RUN_DEVCE` (environment): did you mean "
+                   "`CUVAE_RUN_DEVICE`?");
+  }
   // One of another beginning is not ours: the missing data is what stops this.
   expect_refused(with("CUVAE_SOMETHING_ELSE"), 3, "data/mnist");
 }
@@ -305,6 +341,25 @@ TEST(Shell, ColourOnATerminalOnlyAndNeverWithNoColor) {
     const ProcessResult off = run({"trian"}, {.environment = environment, .terminal = true});
     EXPECT_EQ(off.err.find('\x1b'), std::string::npos) << off.err;
     expect_contains(off.err, "cuvae: error: ");
+  }
+}
+
+// Where the environment chose slower kernels of OpenBLAS than cuvae would, it says so.
+TEST(Shell, InfoTellsOfSlowerKernels) {
+  const auto info = [](const char* core) {
+    return run({"info"}, {.environment = {{"OPENBLAS_CORETYPE", core}}}).out;
+  };
+  constexpr const char* note = " (OPENBLAS_CORETYPE is set)\n";
+  const std::string own = run({"info"}).out;
+  EXPECT_EQ(own.find(note), std::string::npos) << own;
+  if (own.find("SkylakeX") != std::string::npos) {
+    expect_contains(info("Haswell"), std::string("OpenBLAS Haswell") + note);
+    EXPECT_EQ(info("SkylakeX").find(note), std::string::npos);
+  }
+  if (own.find("x86-64-v3") != std::string::npos || own.find("x86-64-v4") != std::string::npos) {
+    expect_contains(info("Nehalem"), std::string("OpenBLAS Nehalem") + note);
+  } else {
+    GTEST_SKIP() << "this CPU has no AVX2";
   }
 }
 

@@ -6,10 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <span>
+#include <utility>
 
 #include "cpu/cpu_device.h"
 #include "cuvae/error.h"
@@ -483,6 +486,84 @@ TEST_F(RunTest, EncodeThenDecodeIsReconstruct) {
               (void)run.decode(Tensor(DType::f32, Shape{2, 5}));
             }).status(),
             Status::input);
+}
+
+// Several batches and a rest: the encoder alone gives what the evaluation does, and rows of a batch
+// are decoded as by themselves.
+TEST_F(RunTest, EncodeAndDecodeByBatches) {
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  const auto data = test::blob_dataset(2300, 1, 8);
+  const LoadedRun::Encoding encoding = run.encode(*data->train);
+  const RowScores scores = run.score(*data->train);
+  const auto same = [](std::span<const std::byte> a, std::span<const std::byte> b) {
+    return std::ranges::equal(a, b);
+  };
+  EXPECT_EQ(encoding.mean.shape(), (Shape{2300, 4}));
+  // Within rounding: there the heads are fused with the sample.
+  for (const auto& [ours, theirs] :
+       {std::pair(&encoding.mean, &scores.mean), std::pair(&encoding.logvar, &scores.logvar)}) {
+    ASSERT_EQ(ours->shape(), theirs->shape());
+    double worst = 0;
+    for (std::int64_t i = 0; i < ours->elements(); ++i) {
+      worst = std::max(worst,
+                       std::abs(ours->item(i) - theirs->item(i)) / (1 + std::abs(theirs->item(i))));
+    }
+    EXPECT_LE(worst, 2e-6);
+  }
+
+  const Tensor all = run.decode(encoding.mean);
+  EXPECT_EQ(all.shape(), (Shape{2300, 64}));
+  for (const auto& [first, count] :
+       {std::pair(0, 1000), std::pair(1000, 1000), std::pair(2000, 300)}) {
+    Tensor some(DType::f32, Shape{count, 4});
+    std::ranges::copy(encoding.mean.as<float>().subspan(static_cast<std::size_t>(first) * 4,
+                                                        some.as<float>().size()),
+                      some.as<float>().begin());
+    const Tensor part = run.decode(some);
+    EXPECT_TRUE(same(part.bytes(), all.bytes().subspan(static_cast<std::size_t>(first) * 64 * 4,
+                                                       part.bytes().size())))
+        << first;
+  }
+}
+
+// Streams of several models need queues of their own; what the environment says stays.
+TEST(Queues, AreAskedForByMoreThanFour) {
+  constexpr const char* name = "CUDA_DEVICE_MAX_CONNECTIONS";
+  const char* const before = std::getenv(name);
+  const std::string kept = before != nullptr ? before : "";
+  unsetenv(name);
+  ask_for_queues(4);
+  EXPECT_EQ(std::getenv(name), nullptr);
+  ask_for_queues(5);
+  EXPECT_STREQ(std::getenv(name), "32");
+  setenv(name, "12", 1);
+  ask_for_queues(8);
+  EXPECT_STREQ(std::getenv(name), "12");
+  unsetenv(name);
+  if (before != nullptr) setenv(name, kept.c_str(), 1);
+}
+
+// Of a run's programs, not of its training.
+TEST_F(RunTest, ALoadedRunTakesTheDevicesOptions) {
+  config_.run.exec = "eager";
+  train_run(config_, to("run"));
+  const auto device = make_cpu_device({.threads = 1});
+  CompileOptions options;
+  options.precision = "bf16";
+  const Error refused = failure([&] { LoadedRun(folder_ / "run", *device, options); });
+  EXPECT_EQ(refused.status(), Status::usage);
+  EXPECT_NE(std::string(refused.what()).find("use fp32"), std::string::npos);
+  RunConfig how;
+  how.exec = "eager";
+  how.precision = "tf32";
+  how.autotune = true;
+  options = compile_options(how);
+  EXPECT_EQ(options.exec, "eager");
+  EXPECT_EQ(options.precision, "tf32");
+  EXPECT_TRUE(options.autotune);
+  EXPECT_EQ(options.steps, 1);
 }
 
 TEST_F(RunTest, DataOfAnotherSizeIsRefused) {
