@@ -169,7 +169,8 @@ class Suite {
     result.context_seconds = options_.context_seconds;
     auto start = BenchClock::now();
     Trainer trainer(config_, dataset_, device_, {.compile = training_options(config_)});
-    result.build_seconds = seconds_since(start);
+    // The constructor has begun the upload, which warm_up() tells.
+    result.build_seconds = seconds_since(start) - trainer.upload_seconds();
     result.exec = trainer.program().exec();
     session_.tell(trainer.note());
     const Trainer::WarmUp warm = trainer.warm_up();
