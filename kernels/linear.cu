@@ -120,7 +120,10 @@ CudaKernel cuda_linear_wgrad(CudaNode& node) {
 CUVAE_CUDA_PRODUCT(linear, forward_sizes)
 CUVAE_CUDA_PRODUCT(linear_activation, forward_sizes)
 CUVAE_CUDA_PRODUCT(linear_dgrad, dgrad_sizes)
-CUVAE_CUDA_PRODUCT(linear_dgrad_activation, dgrad_sizes)
+// With the sums of columns a library's product has it, or its definition.
+bool cuda_supports_linear_dgrad_activation(const CudaNode& node) {
+  return !flag_of(node.attrs(), "bias") && fits_products(dgrad_sizes(node));
+}
 CUVAE_CUDA_PRODUCT(linear_wgrad, wgrad_sizes)
 
 }  // namespace CUVAE_KERNELS
