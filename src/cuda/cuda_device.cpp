@@ -89,6 +89,7 @@ class CudaDevice final : public Device {
       : kernels_(kernels),
         make_blas_(options.make_blas),
         blas_from_(options.blas_from),
+        masks_(options.masks),
         gpu_(std::make_shared<cuda::Gpu>(std::move(runtime), options.index, options.programmatic,
                                          options.multiprocessors)) {}
 
@@ -227,7 +228,7 @@ class CudaDevice final : public Device {
     const bool wide = std::any_of(nodes.begin(), nodes.end(),
                                   [&](const Node& node) { return by_library(chosen, node); });
     // What only a mask is read of is not what whoever wants to see every value expects.
-    if (wide && options.fuse && !options.keep_all)
+    if (wide && masks_ && options.fuse && !options.keep_all)
       chosen = cuda::with_masks(chosen, mask_offers(chosen, precision, narrows, made));
     const bool narrowed_here = narrows && wide;
     std::vector<cuda::Narrowed::Shadow> shadows;
@@ -335,6 +336,7 @@ class CudaDevice final : public Device {
   const cuda::KernelTable& kernels_;
   std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
   std::int64_t blas_from_;
+  bool masks_;
   std::shared_ptr<cuda::Blas> blas_;
   std::shared_ptr<cuda::Gpu> gpu_;
 };
