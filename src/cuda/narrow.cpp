@@ -88,12 +88,17 @@ class Narrowing {
     return name;
   }
 
-  // What can be bf16 of an elementwise node: kernels/<op>.cu say so by RealsIn and RealsOut.
+  // What can be bf16 of a node that is a kernel: kernels/<op>.cu say so by RealsIn and RealsOut,
+  // and products by bf16_a and bf16_b.
   static bool takes(Op op, std::size_t input) {
     switch (op) {
       case Op::activation: return input == 0;
       case Op::activation_grad: return input < 2;
-      case Op::sample_kl_grad: return input == 0;
+      case Op::sample_kl_grad:
+      case Op::linear_sample_kl:
+      case Op::linear_dgrad_sample_kl: return input == 0;
+      case Op::linear_wgrad_adam: return input < 2;
+      case Op::linear_dgrad_activation: return input == 2;
       default: return false;
     }
   }
@@ -101,10 +106,19 @@ class Narrowing {
     switch (op) {
       case Op::activation:
       case Op::activation_grad:
-      case Op::sample_kl_grad: return output == 0;
+      case Op::sample_kl_grad:
+      case Op::linear_activation:
+      case Op::linear_dgrad:
+      case Op::linear_dgrad_activation: return output == 0;
       case Op::nll_with_grad: return output == 1;
       default: return false;
     }
+  }
+
+  // Our products that read bf16 from memory.
+  static bool multiplies(Op op) {
+    return op == Op::linear_sample_kl || op == Op::linear_dgrad_sample_kl ||
+           op == Op::linear_wgrad_adam;
   }
 
   [[nodiscard]] bool narrows(Value value) const {
@@ -123,7 +137,7 @@ class Narrowing {
     for (const std::int32_t reader : readers) {
       const Node& node = from_.nodes()[static_cast<std::size_t>(reader)];
       const bool product = library_[static_cast<std::size_t>(reader)];
-      beside = beside || product;
+      beside = beside || product || multiplies(node.op);
       for (std::size_t i = 0; i < node.inputs.size(); ++i)
         if (node.inputs[i] == value && !(product ? reads(node.op, i) : takes(node.op, i)))
           return false;

@@ -64,13 +64,20 @@ void multiply(const Work& work) {
   const auto k = static_cast<std::size_t>(p.k);
   const bool backwards = work.algorithm == 1;
   if (!backwards && work.delay.count() > 0) std::this_thread::sleep_for(work.delay);
+  // Operands of float are rounded as the precision says; tf32 stays as it is.
+  const auto operand = [&](const void* data, std::size_t at) {
+    const double value = load(data, p.operands, at);
+    if (p.operands != DType::f32 || p.precision != cuda::Precision::bf16) return value;
+    const std::uint32_t bits = CUVAE_KERNELS::device::bf16_bits(static_cast<float>(value));
+    return static_cast<double>(std::bit_cast<float>(bits << 16));
+  };
   const auto a = [&](std::size_t row, std::size_t t) {
-    return load(o.a, p.operands, p.a_transposed ? t * m + row : row * k + t);
+    return operand(o.a, p.a_transposed ? t * m + row : row * k + t);
   };
   std::vector<double> b(n * k);  // [k, n]
   for (std::size_t t = 0; t < k; ++t)
     for (std::size_t column = 0; column < n; ++column)
-      b[t * n + column] = load(o.b, p.operands, p.b_transposed ? column * k + t : t * n + column);
+      b[t * n + column] = operand(o.b, p.b_transposed ? column * k + t : t * n + column);
   std::vector<double> sums(n);
   const bool writes_mask =
       p.epilogue == Epilogue::relu_mask || p.epilogue == Epilogue::relu_bias_mask;

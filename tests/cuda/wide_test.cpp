@@ -410,6 +410,134 @@ TEST(Wide, Bf16InMemoryIsWithinItsTolerance) {
   }
 }
 
+// Two hidden layers; the library makes no product of the latents' layers, nor the gradient of the
+// weights between the hidden ones.
+struct Mixed {
+  std::int64_t batch, hidden, latent;
+  int multiprocessors;  // which tiles our products take
+};
+
+class MixedProducts : public ::testing::TestWithParam<Mixed> {
+ protected:
+  [[nodiscard]] std::unique_ptr<Device> mixed() const {
+    const auto& [batch, hidden, latent, multiprocessors] = GetParam();
+    simt::SimtOptions simt;
+    simt.streams = simt::StreamOrder::deferred;
+    simt.multiprocessors = multiprocessors;
+    CudaDeviceOptions device;
+    device.blas_from = 0;
+    device.make_blas = [hidden = hidden, latent = latent] {
+      return simt::make_host_blas({.refuses = [=](const BlasProduct& p) {
+        for (const std::int64_t side : {p.m, p.n, p.k})
+          if (side == latent || side == 2 * latent) return true;
+        return p.a_transposed && p.m == hidden && p.n == hidden;
+      }});
+    };
+    return make_cuda_device(simt::make_simt_runtime(simt), gpu_on_simt::kernel_table(), device);
+  }
+  [[nodiscard]] TrainingGraph model() const {
+    const auto& [batch, hidden, latent, multiprocessors] = GetParam();
+    return training_graph({.batch = batch,
+                           .rows = 2 * batch,
+                           .pixels = 20,
+                           .hidden = {hidden, hidden},
+                           .latent = latent});
+  }
+};
+
+// Where parameters are bf16 already, storing as bf16 what is rounded so for the next product anyway
+// changes no bit of any value: against a program that stores all of them as f32.
+TEST_P(MixedProducts, ReadAndWriteBf16AsTheyWouldRoundIt) {
+  const TrainingGraph training = model();
+  std::map<std::string, Tensor> floats;
+  for (const bool keep_all : {true, false}) {
+    const auto device = mixed();
+    const auto store = device->make_store();
+    fill(*store, training.graph);
+    show_step(*store, 0);
+    for (const ValueInfo& info : training.graph.values())
+      if (info.storage == Storage::parameter)
+        store->write(info.name, store->read(info.name).to(DType::bf16).to(DType::f32));
+    CompileOptions options;
+    options.precision = "bf16";
+    options.keep_all = keep_all;
+    const auto program = device->compile(training.graph, *store, options);
+    EXPECT_EQ(count(program->graph(), Op::linear_wgrad_adam), 4);
+    EXPECT_EQ(count(program->graph(), Op::linear_bottleneck), 0);
+    if (!keep_all) {
+      dynamic_cast<CudaProgram&>(*program).fill_memory(std::byte{0xFF});
+      const std::string table = device->plan(training.graph, options).table;
+      const auto stored = [&](const std::string& value) {
+        const std::size_t at = table.find("\n         " + value + " ");
+        return at == std::string::npos ? "none" : table.substr(at + 11 + value.size(), 4);
+      };
+      // Between our products and the library's, either way.
+      for (const char* value : {"encoder.0.relu", "encoder.1.relu", "decoder.0.relu",
+                                "grad(encoder.0)", "grad(encoder.1)", "grad(decoder.0)"})
+        EXPECT_EQ(stored(value), "bf16") << value << table;
+      EXPECT_EQ(table.find("latent.z.bf16"), std::string::npos);
+    }
+    int compared = 0;
+    int rounded = 0;
+    program->run([&](const TaskView& view) {
+      for (const Value output : view.node->outputs) {
+        const std::string& name = program->graph()[output].name;
+        if (program->graph().root(output)) continue;
+        const Tensor value = program->read(name);
+        if (keep_all) {
+          floats[name] = value;
+          continue;
+        }
+        if (floats.count(name) == 0 || value.dtype() != DType::f32) continue;
+        ++compared;
+        const Tensor& wanted = floats.at(name);
+        if (same(value, wanted)) continue;
+        ++rounded;
+        EXPECT_TRUE(same(value, wanted.to(DType::bf16).to(DType::f32))) << name;
+      }
+    });
+    if (keep_all) continue;
+    EXPECT_GE(compared, 20);
+    EXPECT_GE(rounded, 6);
+  }
+}
+
+TEST_P(MixedProducts, GraphIsEagerBitForBit) {
+  const TrainingGraph training = model();
+  std::vector<std::map<std::string, Tensor>> results;
+  for (const auto& [exec, streams] : {std::pair{"eager", 1}, {"graph", 1}, {"graph", 3}}) {
+    const auto device = mixed();
+    const auto store = device->make_store();
+    fill(*store, training.graph);
+    CompileOptions options;
+    options.precision = "bf16";
+    options.exec = exec;
+    options.streams = streams;
+    const auto program = device->compile(training.graph, *store, options);
+    dynamic_cast<CudaProgram&>(*program).fill_memory(std::byte{0xFF});
+    for (int step = 0; step < 2; ++step) {
+      show_step(*store, step);
+      program->run();
+    }
+    results.emplace_back();
+    for (const ValueInfo& info : training.graph.values())
+      if (info.producer < 0 && info.storage != Storage::input)
+        results.back()[info.name] = store->read(info.name);
+  }
+  for (const auto& [name, tensor] : results.front()) {
+    EXPECT_TRUE(same(tensor, results[1].at(name))) << name;
+    EXPECT_TRUE(same(tensor, results[2].at(name))) << name;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiles, MixedProducts,
+                         ::testing::Values(Mixed{64, 33, 5, 8}, Mixed{72, 40, 6, 8},
+                                           Mixed{192, 72, 70, 4}, Mixed{40, 35, 6, 1}),
+                         [](const auto& test) {
+                           return "Of" + std::to_string(test.param.batch) + "x" +
+                                  std::to_string(test.param.hidden);
+                         });
+
 TEST(Wide, ValuesStoredAsBf16AreReadAndWrittenAsReals) {
   const TrainingGraph model = small_model();
   const auto device = runner();
