@@ -12,6 +12,7 @@
 #include "cuda/autotune.h"
 #include "cuda/cuda_device.h"
 #include "cuda/devices.h"
+#include "cuda/mixed_case.h"
 #include "cuda/narrow.h"
 #include "cuda/training_case.h"
 #include "cuvae/error.h"
@@ -36,6 +37,7 @@ struct Options {
   simt::StreamOrder streams = simt::StreamOrder::deferred;
   Runtime::Fault fault = {};
   std::function<bool(const BlasProduct&)> refuses = {};
+  bool masks = true;
 };
 
 std::unique_ptr<Device> runner(const Options& options = {}) {
@@ -45,6 +47,7 @@ std::unique_ptr<Device> runner(const Options& options = {}) {
   runtime->set_fault(options.fault);
   CudaDeviceOptions device;
   device.blas_from = options.from;
+  device.masks = options.masks;
   device.make_blas = [library = simt::HostBlasOptions{options.delay, options.refuses}] {
     return simt::make_host_blas(library);
   };
@@ -321,6 +324,7 @@ TEST(Wide, AStepHasFewerNodes) {
   const Options without{.refuses = refusing({Epilogue::relu_bias_mask})};
   // 11 products, 8 updates, 10 around them; of these, masks leave 2 derivatives of relu out.
   EXPECT_EQ(launches(without, "fp32"), std::pair(std::int64_t{29}, std::int64_t{0}));
+  EXPECT_EQ(launches({.masks = false}, "fp32"), std::pair(std::int64_t{29}, std::int64_t{0}));
   EXPECT_EQ(launches({}, "fp32"), std::pair(std::int64_t{27}, std::int64_t{0}));
   // Copies of x and z are made anew; those of 4 weights and 2 biases are not, which would be 37.
   EXPECT_EQ(launches(without, "bf16"), std::pair(std::int64_t{31}, std::int64_t{2}));
@@ -410,48 +414,15 @@ TEST(Wide, Bf16InMemoryIsWithinItsTolerance) {
   }
 }
 
-// Two hidden layers; the library makes no product of the latents' layers, nor the gradient of the
-// weights between the hidden ones.
-struct Mixed {
-  std::int64_t batch, hidden, latent;
-  int multiprocessors;  // which tiles our products take
-};
-
-class MixedProducts : public ::testing::TestWithParam<Mixed> {
- protected:
-  [[nodiscard]] std::unique_ptr<Device> mixed() const {
-    const auto& [batch, hidden, latent, multiprocessors] = GetParam();
-    simt::SimtOptions simt;
-    simt.streams = simt::StreamOrder::deferred;
-    simt.multiprocessors = multiprocessors;
-    CudaDeviceOptions device;
-    device.blas_from = 0;
-    device.make_blas = [hidden = hidden, latent = latent] {
-      return simt::make_host_blas({.refuses = [=](const BlasProduct& p) {
-        for (const std::int64_t side : {p.m, p.n, p.k})
-          if (side == latent || side == 2 * latent) return true;
-        return p.a_transposed && p.m == hidden && p.n == hidden;
-      }});
-    };
-    return make_cuda_device(simt::make_simt_runtime(simt), gpu_on_simt::kernel_table(), device);
-  }
-  [[nodiscard]] TrainingGraph model() const {
-    const auto& [batch, hidden, latent, multiprocessors] = GetParam();
-    return training_graph({.batch = batch,
-                           .rows = 2 * batch,
-                           .pixels = 20,
-                           .hidden = {hidden, hidden},
-                           .latent = latent});
-  }
-};
+class MixedProducts : public ::testing::TestWithParam<MixedCase> {};
 
 // Where parameters are bf16 already, storing as bf16 what is rounded so for the next product anyway
 // changes no bit of any value: against a program that stores all of them as f32.
 TEST_P(MixedProducts, ReadAndWriteBf16AsTheyWouldRoundIt) {
-  const TrainingGraph training = model();
+  const TrainingGraph training = mixed_model(GetParam());
   std::map<std::string, Tensor> floats;
   for (const bool keep_all : {true, false}) {
-    const auto device = mixed();
+    const auto device = mixed_device(GetParam());
     const auto store = device->make_store();
     fill(*store, training.graph);
     show_step(*store, 0);
@@ -503,10 +474,10 @@ TEST_P(MixedProducts, ReadAndWriteBf16AsTheyWouldRoundIt) {
 }
 
 TEST_P(MixedProducts, GraphIsEagerBitForBit) {
-  const TrainingGraph training = model();
+  const TrainingGraph training = mixed_model(GetParam());
   std::vector<std::map<std::string, Tensor>> results;
   for (const auto& [exec, streams] : {std::pair{"eager", 1}, {"graph", 1}, {"graph", 3}}) {
-    const auto device = mixed();
+    const auto device = mixed_device(GetParam());
     const auto store = device->make_store();
     fill(*store, training.graph);
     CompileOptions options;
@@ -530,9 +501,7 @@ TEST_P(MixedProducts, GraphIsEagerBitForBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiles, MixedProducts,
-                         ::testing::Values(Mixed{64, 33, 5, 8}, Mixed{72, 40, 6, 8},
-                                           Mixed{192, 72, 70, 4}, Mixed{40, 35, 6, 1}),
+INSTANTIATE_TEST_SUITE_P(Tiles, MixedProducts, ::testing::ValuesIn(mixed_cases),
                          [](const auto& test) {
                            return "Of" + std::to_string(test.param.batch) + "x" +
                                   std::to_string(test.param.hidden);
