@@ -5,6 +5,7 @@
 // An epilogue is a functor with its operands in it:
 //   static constexpr std::string_view name;
 //   static constexpr bool sums_a;         // wants the sums over k of A's rows
+//   static constexpr bool bf16_a, bf16_b;  // A, B may be bf16 in memory, in products of bf16
 //   struct State;                          // one for each block, in shared memory
 //   static tiles_n<T>(n), b_row<T>(tile_n, row, n): which columns a tile has
 //   idle(): nothing is to be done at all; begin(State&): made by one thread before the product
@@ -44,6 +45,8 @@ struct Finished {
 // What most epilogues have in common.
 struct PlainColumns {
   static constexpr bool sums_a = false;
+  static constexpr bool bf16_a = false;
+  static constexpr bool bf16_b = false;
   struct State {};
   template <class T>
   __host__ __device__ static int tiles_n(int n) {
@@ -59,11 +62,11 @@ struct PlainColumns {
   __device__ void begin(State&) const {}
 };
 
-template <class T, class Math, bool a_k, bool b_k, class Epilogue>
+template <class T, class Math, bool a_k, bool b_k, class Epilogue, class A = float, class B = float>
 __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than spills
-    gemm(GemmShape shape, const float* a, const float* b, Epilogue epilogue) {
-  constexpr int a_floats = T::template slab<a_k, T::M>;
-  constexpr int stage_floats = a_floats + T::template slab<b_k, T::N>;
+    gemm(GemmShape shape, const A* a, const B* b, Epilogue epilogue) {
+  constexpr int a_floats = slab_floats<T, A, a_k, T::M>();
+  constexpr int stage_floats = a_floats + slab_floats<T, B, b_k, T::N>();
   CUVAE_DYNAMIC_SHARED(float, shared);
   CUVAE_SHARED(typename Epilogue::State, state, [1]);
   const int thread = static_cast<int>(threadIdx.x);
@@ -74,18 +77,19 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
   const int slabs = (shape.k + T::K - 1) / T::K;
 
   const auto load_a = [&](int slab) {
-    load_slab<T, a_k, T::M>(shared + slab % T::stages * stage_floats, a, shape.a_stride, shape.m,
-                            shape.k, slab * T::K, shape.a_aligned,
+    load_slab<T, a_k, T::M>(reinterpret_cast<A*>(shared + slab % T::stages * stage_floats), a,
+                            shape.a_stride, shape.m, shape.k, slab * T::K, shape.a_aligned,
                             [&](int row) { return !a_k || m0 + row < shape.m ? m0 + row : -1; });
   };
   const auto load_b = [&](int slab) {
-    load_slab<T, b_k, T::N>(shared + slab % T::stages * stage_floats + a_floats, b, shape.b_stride,
-                            shape.n, shape.k, slab * T::K, shape.b_aligned, [&](int row) {
-                              if constexpr (b_k)
-                                return Epilogue::template b_row<T>(tile_n, row, shape.n);
-                              else
-                                return tile_n * T::N + row;
-                            });
+    load_slab<T, b_k, T::N>(
+        reinterpret_cast<B*>(shared + slab % T::stages * stage_floats + a_floats), b,
+        shape.b_stride, shape.n, shape.k, slab * T::K, shape.b_aligned, [&](int row) {
+          if constexpr (b_k)
+            return Epilogue::template b_row<T>(tile_n, row, shape.n);
+          else
+            return tile_n * T::N + row;
+        });
   };
 
   constexpr int ahead = T::stages - 1;
@@ -113,8 +117,9 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
       load_b(slab + ahead);
     }
     device::cp_async_commit();
-    const float* a_slab = shared + slab % T::stages * stage_floats;
-    math.add(a_slab, a_slab + a_floats);
+    const float* stage = shared + slab % T::stages * stage_floats;
+    const A* a_slab = reinterpret_cast<const A*>(stage);
+    math.add(a_slab, reinterpret_cast<const B*>(stage + a_floats));
     if constexpr (Epilogue::sums_a)
       if (tile_n == 0 && thread < T::M)
         for (int k = 0; k < T::K; ++k) a_sum += slab_at<T, a_k, T::M>(a_slab, thread, k);
@@ -149,6 +154,8 @@ struct GemmPlan {
   GemmMath math = GemmMath::ffma;
   int tiles_m = 0;
   int tiles_n = 0;
+  bool a_bf16 = false;  // in memory
+  bool b_bf16 = false;
   [[nodiscard]] std::string str() const;  // "medium ffma"
 };
 
@@ -179,33 +186,40 @@ GemmPlan plan_gemm(CudaNode& node, std::int64_t m, std::int64_t n) {
     plan.tiles_m = static_cast<int>(divide_up(m, T::M));
     plan.tiles_n = Epilogue::template tiles_n<T>(static_cast<int>(n));
   });
+  plan.a_bf16 = node.in_bf16(0);
+  plan.b_bf16 = node.in_bf16(1);
   node.algorithm = plan.str();
   return plan;
 }
 
-inline bool aligned(const float* data, std::int64_t stride) {
-  return stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
+inline bool aligned(const float* data, std::int64_t stride, bool bf16 = false) {
+  return stride % (bf16 ? 8 : 4) == 0 && reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
 }
 
-template <class T, class Math, bool a_k, bool b_k, class Epilogue>
+// A, B: how the operands are stored, whatever the pointers say.
+template <class T, class Math, bool a_k, bool b_k, class A = float, class B = float, class Epilogue>
 void launch_tile(const CudaArgs& args, const GemmPlan& plan, const GemmShape& shape, const float* a,
                  const float* b, const Epilogue& epilogue) {
-  static const std::string name = std::string(Epilogue::name) + " " + plan.str();
+  static const std::string name = std::string(Epilogue::name) + " " + plan.str() +
+                                  (plan.a_bf16 ? " a16" : "") + (plan.b_bf16 ? " b16" : "");
   const cuda::LaunchSize size = {
       .blocks_x = std::int64_t{plan.tiles_m} * plan.tiles_n,
       .threads = T::threads,
-      .shared_bytes = sizeof(float) * static_cast<std::size_t>(gemm_shared_floats<T, a_k, b_k>())};
-  args.encoder.launch(CUVAE_NAMED_KERNEL(name, gemm<T, Math, a_k, b_k, Epilogue>), size, shape, a,
-                      b, epilogue);
+      .shared_bytes =
+          sizeof(float) * static_cast<std::size_t>(gemm_shared_floats<T, a_k, b_k, A, B>())};
+  args.encoder.launch(CUVAE_NAMED_KERNEL(name, gemm<T, Math, a_k, b_k, Epilogue, A, B>), size,
+                      shape, reinterpret_cast<const A*>(a), reinterpret_cast<const B*>(b),
+                      epilogue);
 }
 
 // The one list of instantiations: for each epilogue, float for small and medium tiles, compensated
-// tf32 for large ones, and all tiles in tf32 and in bf16.
+// tf32 for large ones, all tiles in tf32 and in bf16, and those of operands stored as bf16 that the
+// epilogue is made for.
 template <bool a_k, bool b_k, class Epilogue>
 void launch_gemm(const CudaArgs& args, const GemmPlan& plan, GemmShape shape, const float* a,
                  const float* b, const Epilogue& epilogue) {
-  shape.a_aligned = aligned(a, shape.a_stride);
-  shape.b_aligned = aligned(b, shape.b_stride);
+  shape.a_aligned = aligned(a, shape.a_stride, plan.a_bf16);
+  shape.b_aligned = aligned(b, shape.b_stride, plan.b_bf16);
   with_tile(plan.tile, [&]<class T>(T) {
     const auto launch = [&]<class Math>(const Math*) {
       launch_tile<T, Math, a_k, b_k>(args, plan, shape, a, b, epilogue);
@@ -213,8 +227,21 @@ void launch_gemm(const CudaArgs& args, const GemmPlan& plan, GemmShape shape, co
     switch (plan.math) {
       case GemmMath::tf32:
         return launch(static_cast<typename Tensor<Tf32>::template Of<T, a_k, b_k>*>(nullptr));
-      case GemmMath::bf16:
-        return launch(static_cast<typename Tensor<Bf16>::template Of<T, a_k, b_k>*>(nullptr));
+      case GemmMath::bf16: {
+        using Math = typename Tensor<Bf16>::template Of<T, a_k, b_k>;
+        if constexpr (Epilogue::bf16_a && Epilogue::bf16_b)
+          if (plan.a_bf16 && plan.b_bf16)
+            return launch_tile<T, Math, a_k, b_k, StoredBf16, StoredBf16>(args, plan, shape, a, b,
+                                                                          epilogue);
+        if constexpr (Epilogue::bf16_a)
+          if (plan.a_bf16)
+            return launch_tile<T, Math, a_k, b_k, StoredBf16>(args, plan, shape, a, b, epilogue);
+        if constexpr (Epilogue::bf16_b)
+          if (plan.b_bf16)
+            return launch_tile<T, Math, a_k, b_k, float, StoredBf16>(args, plan, shape, a, b,
+                                                                     epilogue);
+        return launch(static_cast<Math*>(nullptr));
+      }
       default:
         if constexpr (std::is_same_v<T, LargeTile>)
           return launch(static_cast<typename Tensor<Tf32x3>::template Of<T, a_k, b_k>*>(nullptr));

@@ -20,6 +20,32 @@ __device__ __forceinline__ float slab_at(const float* slab, int row, int k) {
   return k_contiguous ? slab[row * T::k_stride + k] : slab[k * T::template row_stride<rows> + row];
 }
 
+template <class T, bool k_contiguous, int rows>
+__device__ __forceinline__ float slab_at(const StoredBf16* slab, int row, int k) {
+  const std::uint32_t bits = k_contiguous ? slab[row * T::k_stride_bf16 + k]
+                                          : slab[k * T::template row_stride<rows> + row];
+  return __uint_as_float(bits << 16);
+}
+
+// The elements of a slab, for the words of fragments.
+template <class T, bool k_contiguous, int rows, class Element>
+struct SlabElements {
+  static constexpr bool stored_bf16 = std::is_same_v<Element, StoredBf16>;
+  const Element* slab;
+  __device__ __forceinline__ float operator()(int row, int k) const {
+    return slab_at<T, k_contiguous, rows>(slab, row, k);
+  }
+  // (row, k), k even, and (row, k + 1), as they are stored.
+  __device__ __forceinline__ std::uint32_t pair(int row, int k) const {
+    if constexpr (k_contiguous) {
+      return *reinterpret_cast<const std::uint32_t*>(slab + row * T::k_stride_bf16 + k);
+    } else {
+      const StoredBf16* const at = slab + k * T::template row_stride<rows> + row;
+      return std::uint32_t{at[0]} | std::uint32_t{at[T::template row_stride<rows>]} << 16;
+    }
+  }
+};
+
 template <class T, bool a_k, bool b_k>
 class Ffma {
  public:
@@ -148,7 +174,10 @@ struct Bf16 {
   static constexpr int per_word = 2;
   template <class At>
   __device__ static __forceinline__ void word(At at, int row, int k, std::uint32_t (&to)[1]) {
-    to[0] = device::pack_bf16(at(row, k), at(row, k + 1));
+    if constexpr (requires { requires At::stored_bf16; })
+      to[0] = at.pair(row, k);
+    else
+      to[0] = device::pack_bf16(at(row, k), at(row, k + 1));
   }
   __device__ static __forceinline__ void multiply(float (&d)[4], const std::uint32_t (&a)[1][4],
                                                   const std::uint32_t (&b)[1][2]) {
@@ -179,9 +208,10 @@ struct Tensor {
           for (int word = 0; word < 4; ++word) sum_[i][j][word] = 0.0f;
     }
 
-    __device__ __forceinline__ void add(const float* a_slab, const float* b_slab) {
-      const auto a_at = [=](int row, int k) { return slab_at<T, a_k, T::M>(a_slab, row, k); };
-      const auto b_at = [=](int row, int k) { return slab_at<T, b_k, T::N>(b_slab, row, k); };
+    template <class A, class B>
+    __device__ __forceinline__ void add(const A* a_slab, const B* b_slab) {
+      const SlabElements<T, a_k, T::M, A> a_at{a_slab};
+      const SlabElements<T, b_k, T::N, B> b_at{b_slab};
       constexpr int half = Format::k / 2;
       float slab_sum[tiles_m][tiles_n][4];
 #pragma unroll

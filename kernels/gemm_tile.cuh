@@ -2,6 +2,9 @@
 // How a matrix product is cut: C [m, n] += A [m, k] B [n, k]^T in tiles of M x N, K terms at a
 // time, the operands' slabs in shared memory, Stages of them in flight.
 
+#include <cstdint>
+#include <type_traits>
+
 #include "kernels/launch.cuh"
 
 namespace CUVAE_KERNELS {
@@ -33,6 +36,10 @@ struct Tile {
   template <bool k_contiguous, int rows>
   static constexpr int slab = k_contiguous ? rows* k_stride : K* row_stride<rows>;
   static constexpr int c_stride = N + 4;  // of the finished tile, [M][c_stride]
+  // The same of operands that are bf16 in memory, and stay so.
+  static constexpr int k_stride_bf16 = K + 8;
+  template <bool k_contiguous, int rows>
+  static constexpr int slab_bf16 = k_contiguous ? rows* k_stride_bf16 : K* row_stride<rows>;
 
   static_assert(warp_m % 16 == 0 && warp_n % 8 == 0);
   static_assert(thread_m % 2 == 0 && thread_n % 2 == 0);
@@ -42,11 +49,23 @@ using SmallTile = Tile<32, 32, 128, 4, 2, 2>;
 using MediumTile = Tile<64, 64, 256, 3, 4, 4>;
 using LargeTile = Tile<128, 128, 256, 2, 2, 8>;
 
+// Elements of bf16 as they are stored.
+using StoredBf16 = std::uint16_t;
+
+// Of a slab of float or StoredBf16.
+template <class T, class Element, bool k_contiguous, int rows>
+constexpr int slab_floats() {
+  if constexpr (std::is_same_v<Element, float>)
+    return T::template slab<k_contiguous, rows>;
+  else
+    return T::template slab_bf16<k_contiguous, rows> / 2;
+}
+
 // Floats of shared memory: the slabs of all stages, later the finished tile in their place.
-template <class T, bool a_k, bool b_k>
+template <class T, bool a_k, bool b_k, class A = float, class B = float>
 constexpr int gemm_shared_floats() {
-  constexpr int a = T::template slab<a_k, T::M>;
-  constexpr int b = T::template slab<b_k, T::N>;
+  constexpr int a = slab_floats<T, A, a_k, T::M>();
+  constexpr int b = slab_floats<T, B, b_k, T::N>();
   constexpr int slabs = T::stages * (a + b);
   constexpr int c = T::M * T::c_stride;
   return slabs > c ? slabs : c;
@@ -86,6 +105,42 @@ __device__ __forceinline__ void load_slab(float* slab, const float* data, std::i
     } else {
       for (int j = 0; j < 4; ++j)
         device::cp_async4(to + j, data + (j < valid ? from + j : 0), j < valid ? 4 : 0);
+    }
+  }
+}
+
+// The same for bf16, eight elements to an access; one by one, and at once, where rows do not begin
+// at multiples of 16 bytes: the slab is one that nobody reads before the next barrier.
+template <class T, bool k_contiguous, int rows, class SourceRow>
+__device__ __forceinline__ void load_slab(StoredBf16* slab, const StoredBf16* data,
+                                          std::int64_t stride, int row_count, int k_count, int k0,
+                                          bool aligned, SourceRow source_row) {
+  constexpr int per = 8;
+  constexpr int accesses = rows * T::K / per;
+  for (int i = static_cast<int>(threadIdx.x); i < accesses; i += T::threads) {
+    StoredBf16* to;
+    std::int64_t from;
+    int valid;  // elements
+    if constexpr (k_contiguous) {
+      const int row = i / (T::K / per);
+      const int k = i % (T::K / per) * per;
+      const int source = source_row(row);
+      to = slab + row * T::k_stride_bf16 + k;
+      from = source * stride + k0 + k;
+      valid = source < 0 ? 0 : k_count - k0 - k;
+    } else {
+      const int k = i / (rows / per);
+      const int row = i % (rows / per) * per;
+      const int source = source_row(row);
+      to = slab + k * T::template row_stride<rows> + row;
+      from = (k0 + k) * stride + source;
+      valid = k0 + k < k_count ? row_count - source : 0;
+    }
+    valid = valid < 0 ? 0 : (valid > per ? per : valid);
+    if (aligned) {
+      device::cp_async16(to, data + (valid > 0 ? from : 0), valid * 2);
+    } else {
+      for (int j = 0; j < per; ++j) to[j] = j < valid ? data[from + j] : StoredBf16{0};
     }
   }
 }

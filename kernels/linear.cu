@@ -3,6 +3,7 @@
 #include "kernels/linear.cuh"
 
 #include "kernels/activation.cuh"
+#include "kernels/storage.cuh"
 #include "ops/rules.h"
 
 namespace CUVAE_KERNELS {
@@ -12,7 +13,7 @@ struct DenseEpilogue : PlainColumns {
   static constexpr std::string_view name = "linear";
   DeviceActivation f;
   const float* bias;  // [n] or null
-  float* y;           // [m, n]
+  RealsOut y;         // [m, n]
   float* pre;         // [m, n] or null
   std::int64_t n;
 
@@ -23,7 +24,7 @@ struct DenseEpilogue : PlainColumns {
       if (bias != nullptr) value += bias[tile.n0 + column];
       const std::int64_t at = (tile.m0 + row) * n + tile.n0 + column;
       if (pre != nullptr) pre[at] = value;
-      y[at] = activate(f, value);
+      y.set(at, activate(f, value));
     });
   }
 };
@@ -32,8 +33,8 @@ struct DenseEpilogue : PlainColumns {
 struct DgradEpilogue : PlainColumns {
   static constexpr std::string_view name = "linear_dgrad";
   DeviceActivation f;
-  const float* saved;  // [m, n] or null
-  float* dx;           // [m, n]
+  RealsIn saved;  // [m, n] or no data
+  RealsOut dx;    // [m, n]
   std::int64_t n;
 
   template <class T>
@@ -41,7 +42,7 @@ struct DgradEpilogue : PlainColumns {
     each_element(tile, [&](int row, int column) {
       const std::int64_t at = (tile.m0 + row) * n + tile.n0 + column;
       const float value = tile.c[row * T::c_stride + column];
-      dx[at] = saved != nullptr ? activate_grad(f, value, saved[at]) : value;
+      dx.set(at, saved.data != nullptr ? activate_grad(f, value, saved[at]) : value);
     });
   }
 };
@@ -69,13 +70,14 @@ static CudaKernel dense(CudaNode& node, DeviceActivation f, int pre) {
   const LinearSizes s = forward_sizes(node);
   const GemmPlan plan = plan_gemm<DenseEpilogue>(node, s.batch, s.out);
   const bool bias = node.has(2);
+  const bool y = node.out_bf16(0);
   node.early_inputs = {1};
   return [=](const CudaArgs& args) {
     launch_forward(args, plan, s,
                    DenseEpilogue{{},
                                  f,
                                  bias ? args.in(2) : nullptr,
-                                 args.out(0),
+                                 reals_out(args, 0, y),
                                  pre >= 0 ? args.out(pre) : nullptr,
                                  s.out});
   };
@@ -93,10 +95,16 @@ CudaKernel cuda_linear_activation(CudaNode& node) {
 static CudaKernel dgrad(CudaNode& node, DeviceActivation f, bool activation) {
   const LinearSizes s = dgrad_sizes(node);
   const GemmPlan plan = plan_gemm<DgradEpilogue>(node, s.batch, s.in);
+  const bool saved = activation && node.in_bf16(2);
+  const bool dx = node.out_bf16(0);
   node.early_inputs = {1};
   return [=](const CudaArgs& args) {
     launch_dgrad(args, plan, s,
-                 DgradEpilogue{{}, f, activation ? args.in(2) : nullptr, args.out(0), s.in});
+                 DgradEpilogue{{},
+                               f,
+                               activation ? reals_in(args, 2, saved) : RealsIn{},
+                               reals_out(args, 0, dx),
+                               s.in});
   };
 }
 
@@ -120,7 +128,10 @@ CudaKernel cuda_linear_wgrad(CudaNode& node) {
 CUVAE_CUDA_PRODUCT(linear, forward_sizes)
 CUVAE_CUDA_PRODUCT(linear_activation, forward_sizes)
 CUVAE_CUDA_PRODUCT(linear_dgrad, dgrad_sizes)
-CUVAE_CUDA_PRODUCT(linear_dgrad_activation, dgrad_sizes)
+// With the sums of columns a library's product has it, or its definition.
+bool cuda_supports_linear_dgrad_activation(const CudaNode& node) {
+  return !flag_of(node.attrs(), "bias") && fits_products(dgrad_sizes(node));
+}
 CUVAE_CUDA_PRODUCT(linear_wgrad, wgrad_sizes)
 
 }  // namespace CUVAE_KERNELS

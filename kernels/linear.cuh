@@ -63,11 +63,14 @@ void launch_wgrad(const CudaArgs& args, const GemmPlan& plan, const LinearSizes&
   launch_gemm<false, false>(args, plan, wgrad_shape(s), args.in(0), args.in(1), epilogue);
 }
 
-#define CUVAE_CUDA_PRODUCT(name, sizes)                                          \
-  bool cuda_supports_##name(const CudaNode& node) {                              \
-    const LinearSizes s = sizes(node);                                           \
-    return fits_gemm(s.batch, s.in, s.out) && fits_gemm(s.out, s.in, s.batch) && \
-           fits_gemm(s.batch, s.out, s.in);                                      \
+inline bool fits_products(const LinearSizes& s) {
+  return fits_gemm(s.batch, s.in, s.out) && fits_gemm(s.out, s.in, s.batch) &&
+         fits_gemm(s.batch, s.out, s.in);
+}
+
+#define CUVAE_CUDA_PRODUCT(name, sizes)             \
+  bool cuda_supports_##name(const CudaNode& node) { \
+    return fits_products(sizes(node));              \
   }
 
 }  // namespace CUVAE_KERNELS

@@ -8,6 +8,7 @@ namespace CUVAE_KERNELS {
 
 struct DgradSampleKlEpilogue : PlainColumns {
   static constexpr std::string_view name = "linear_dgrad_sample_kl";
+  static constexpr bool bf16_a = true;
   const float* eps;  // [m, d], as are mean and logvar
   const float* mean;
   const float* logvar;

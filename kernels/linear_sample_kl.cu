@@ -12,6 +12,8 @@ namespace CUVAE_KERNELS {
 struct SampleKlEpilogue {
   static constexpr std::string_view name = "linear_sample_kl";
   static constexpr bool sums_a = false;
+  static constexpr bool bf16_a = true;
+  static constexpr bool bf16_b = false;
   struct State {};
   const float* bias;  // [2 d]
   Draws draws;

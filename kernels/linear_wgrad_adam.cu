@@ -8,6 +8,8 @@ namespace CUVAE_KERNELS {
 struct WgradAdamEpilogue : PlainColumns {
   static constexpr std::string_view name = "linear_wgrad_adam";
   static constexpr bool sums_a = true;
+  static constexpr bool bf16_a = true;
+  static constexpr bool bf16_b = true;
   using State = AdamStep;
   Adam adam;
   float* w;  // [m, n], as are m and v; updated in place

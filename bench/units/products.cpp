@@ -1,10 +1,13 @@
 // The 11 matrix products of the default model's step, each alone: by our kernels and by cuBLASLt,
-// through the same backend, as nodes of one graph replayed.
+// through the same backend, as nodes of one graph replayed; and what relu's derivative in
+// cuBLASLt's epilogues saves a wide layer.
 
 #include <cmath>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cuda/cuda_device.h"
 #include "cuda/devices.h"
@@ -80,6 +83,42 @@ void expect_product(const Strides& s, const Tensor& a, const Tensor& b, const Te
   }
 }
 
+// Unrolled steps of one replay: two lengths, so that the replay's own cost falls out.
+std::pair<std::unique_ptr<Program>, std::unique_ptr<Program>> compile(Device& device,
+                                                                      const Graph& graph,
+                                                                      Store& store,
+                                                                      const std::string& precision,
+                                                                      int few, int many) {
+  CompileOptions options;
+  options.exec = "graph";
+  options.precision = precision;
+  options.steps = few;
+  auto less = device.compile(graph, store, options);
+  options.steps = many;
+  return {std::move(less), device.compile(graph, store, options)};
+}
+
+// Microseconds of one step.
+Sample time_step(Program& less, Program& more) {
+  const auto seconds = [](Program& program) {
+    CUVAE_UNITS_CHECK(cudaDeviceSynchronize());
+    const double start = now();
+    program.run();
+    CUVAE_UNITS_CHECK(cudaDeviceSynchronize());
+    return now() - start;
+  };
+  for (int i = 0; i < 3; ++i) {
+    static_cast<void>(seconds(less));
+    static_cast<void>(seconds(more));
+  }
+  std::vector<double> times;
+  for (int i = 0; i < 21; ++i) {
+    const double shorter = seconds(less);
+    times.push_back((seconds(more) - shorter) / (more.steps() - less.steps()));
+  }
+  return sample_of(std::move(times)) * 1e6;
+}
+
 Sample time_product(Device& device, const Product& p, std::int64_t batch,
                     const std::string& precision, bool library) {
   const std::string_view op = p.op;
@@ -94,44 +133,63 @@ Sample time_product(Device& device, const Product& p, std::int64_t batch,
   const Tensor right = random_matrix(second[0], second[1], 2);
   store->write("a", left);
   store->write("b", right);
-  // Unrolled steps of one replay: two lengths, so that the replay's own cost falls out.
-  constexpr int few = 8;
-  constexpr int many = 72;
-  CompileOptions options;
-  options.exec = "graph";
-  options.precision = precision;
-  options.steps = few;
-  const auto less = device.compile(graph, *store, options);
-  options.steps = many;
-  const auto more = device.compile(graph, *store, options);
+  const auto [less, more] = compile(device, graph, *store, precision, 8, 72);
   const bool taken = more->tuning().find("cublasLt") != std::string::npos;
   if (library && !taken) throw Unavailable("cuBLASLt is not found, or has no algorithm for it");
   expect(library || !taken, "our own kernel was asked for");
-  const auto seconds = [](Program& program) {
-    CUVAE_UNITS_CHECK(cudaDeviceSynchronize());
-    const double start = now();
-    program.run();
-    CUVAE_UNITS_CHECK(cudaDeviceSynchronize());
-    return now() - start;
-  };
-  for (int i = 0; i < 3; ++i) {
-    static_cast<void>(seconds(*less));
-    static_cast<void>(seconds(*more));
-  }
   const Strides s = shape_of(p, batch);
-  expect_product(s, left, right, more->read("product", many - 1), share_of(precision));
-  std::vector<double> times;
-  for (int i = 0; i < 21; ++i) {
-    const double shorter = seconds(*less);
-    times.push_back((seconds(*more) - shorter) / (many - few));
-  }
-  return sample_of(std::move(times)) * 1e6;
+  const Sample sample = time_step(*less, *more);
+  expect_product(s, left, right, more->read("product", more->steps() - 1), share_of(precision));
+  return sample;
+}
+
+// A hidden relu layer of a wide model, forward and back: its output, and the gradients of its
+// weights and bias from what comes out of the next layer.
+Sample time_relu_layer(Device& device, std::int64_t batch, std::int64_t width,
+                       const std::string& precision, bool masks) {
+  Graph graph;
+  const Value x = graph.input("x", DType::f32, Shape{batch, width});
+  const Value w = graph.parameter("w", Shape{width, width});
+  const Value b = graph.parameter("b", Shape{width});
+  const Value dy = graph.input("dy", DType::f32, Shape{batch, width});
+  const Value next = graph.parameter("next", Shape{width, width});
+  const Attrs relu = {{"kind", std::string("relu")}};
+  const Value h = graph.apply("linear_activation", "h", {x, w, b}, relu);
+  graph.output(graph.add("linear_wgrad", "dnext", {dy, h}).front());
+  const Value dh = graph.apply("linear_dgrad", "dh", {dy, next});
+  const Value dpre = graph.apply("activation_grad", "dpre", {dh, h}, relu);
+  for (const Value grad : graph.add("linear_wgrad", "dw", {dpre, x}, {{"bias", std::int64_t{1}}}))
+    graph.output(grad);
+  const auto store = device.make_store();
+  unsigned seed = 0;
+  for (const char* name : {"x", "w", "dy", "next"})
+    store->write(name, random_matrix(graph[graph.find(name)].shape[0], width, ++seed));
+  store->write("b", Tensor(DType::f32, Shape{width}));
+  CompileOptions options;
+  options.precision = precision;
+  const std::string table = device.plan(graph, options).table;
+  const bool used = table.find(" relu_bias_mask ") != std::string::npos;
+  if (masks && !used) throw Unavailable("cuBLASLt is not found, or has no masks for it");
+  expect(masks || !used, "a kernel was asked for");
+  const auto [less, more] = compile(device, graph, *store, precision, 1, 5);
+  return time_step(*less, *more);
 }
 
 }  // namespace
 
 void measure_products(const Context& context) {
   if (cuda::compiled_kernels() == nullptr) throw Unavailable("this build has no kernels");
+  for (const bool masks : {true, false}) {
+    CudaDeviceOptions options;
+    options.make_blas = cuda::make_blas;
+    options.masks = masks;
+    const auto device = make_cuda_device(open_cuda_runtime(0), *cuda::compiled_kernels(), options);
+    for (const char* const precision : {"bf16", "tf32"})
+      context.attempt(
+          std::string("relu layer by cuBLASLt, ") + (masks ? "masks" : "a kernel"),
+          std::string("4096 wide, batch 4096, ") + precision,
+          [&] { return time_relu_layer(*device, 4096, 4096, precision, masks); }, "us");
+  }
   CudaDeviceOptions own;
   CudaDeviceOptions lt;
   lt.make_blas = cuda::make_blas;

@@ -1,5 +1,6 @@
 #include "cpu/products.h"
 #include "ops/activation.h"
+#include "ops/rules.h"
 
 namespace cuvae {
 
@@ -18,7 +19,10 @@ CpuKernel<T> cpu_linear_dgrad_activation(CpuNode& node) {
   };
 }
 
-CUVAE_CPU_PRODUCT(linear_dgrad_activation)
+// Sums of columns are those of its definition.
+bool cpu_supports_linear_dgrad_activation(const Graph& graph, const Node& node) {
+  return !flag_of(node.attrs, "bias") && fits_blas(graph, node);
+}
 CUVAE_CPU_OP(linear_dgrad_activation);
 
 }  // namespace cuvae

@@ -45,10 +45,11 @@ std::size_t fastest(Context& context, const BlasProduct& product,
   std::size_t workspace_bytes = 0;
   for (const auto& plan : candidates)
     workspace_bytes = std::max(workspace_bytes, static_cast<std::size_t>(plan->workspace_bytes()));
-  const std::array<std::size_t, 4> sizes{bytes(product.m * product.k, product.operands),
-                                         bytes(product.k * product.n, product.operands),
-                                         bytes(product.m * product.n, product.result),
-                                         bytes(std::max(product.m, product.n), product.result)};
+  const std::array<std::size_t, 5> sizes{
+      bytes(product.m * product.k, product.operands),
+      bytes(product.k * product.n, product.operands), bytes(product.m * product.n, product.result),
+      bytes(std::max(product.m, product.n), product.result),
+      product.has_mask() ? static_cast<std::size_t>(product.mask_bytes()) : 0};
   std::size_t all = workspace_bytes;
   for (const std::size_t size : sizes) all += size;
   if (all > static_cast<std::size_t>(context.runtime().memory().free_bytes) / 2) return 0;
@@ -58,15 +59,18 @@ std::size_t fastest(Context& context, const BlasProduct& product,
   const DeviceBuffer b(runtime, sizes[1], "operands to time products with");
   const DeviceBuffer c(runtime, sizes[2], "operands to time products with");
   const DeviceBuffer vector(runtime, sizes[3], "operands to time products with");
+  const DeviceBuffer mask(runtime, sizes[4], "operands to time products with");
   const DeviceBuffer workspace(runtime, workspace_bytes, "workspace to time products with");
   std::vector<Access> accesses;
-  for (const DeviceBuffer* buffer : {&a, &b, &c, &vector, &workspace})
+  for (const DeviceBuffer* buffer : {&a, &b, &c, &vector, &mask, &workspace})
     if (*buffer) accesses.push_back({buffer->get(), buffer->bytes(), true, false});
   try {
     fill_with_noise(context, a, product.operands);
     fill_with_noise(context, b, product.operands);
     fill_with_noise(context, vector, product.result);
-    const BlasOperands operands{a.get(), b.get(), c.get(), vector.get(), workspace.get()};
+    if (mask) fill_with_noise(context, mask, DType::f32);  // some bits set, some not
+    const BlasOperands operands{a.get(),      b.get(),    c.get(),
+                                vector.get(), mask.get(), workspace.get()};
     EventTimer timer(context.runtime());
     // Milliseconds of one run, in a row of them.
     const auto time_of = [&](Blas::Plan& plan, int runs) {

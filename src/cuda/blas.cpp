@@ -20,6 +20,10 @@ std::string_view name_of(Epilogue epilogue) {
     case Epilogue::relu: return "relu";
     case Epilogue::relu_bias: return "relu_bias";
     case Epilogue::bias_gradient: return "bias_gradient";
+    case Epilogue::relu_mask: return "relu_mask";
+    case Epilogue::relu_bias_mask: return "relu_bias_mask";
+    case Epilogue::relu_gradient: return "relu_gradient";
+    case Epilogue::relu_bias_gradient: return "relu_bias_gradient";
   }
   return "";
 }
@@ -39,6 +43,17 @@ bool is_relu(const Node& node) {
 }
 
 }  // namespace
+
+bool BlasProduct::has_vector() const noexcept {
+  switch (epilogue) {
+    case Epilogue::bias:
+    case Epilogue::relu_bias:
+    case Epilogue::bias_gradient:
+    case Epilogue::relu_bias_mask:
+    case Epilogue::relu_bias_gradient: return true;
+    default: return false;
+  }
+}
 
 std::string BlasProduct::str() const {
   return fmt::format("{}x{}x{} {}{} {} {} {} {}", m, n, k, a_transposed ? 't' : 'n',
@@ -127,6 +142,11 @@ bool is_library_node(const Node& node) {
          is_relu(node);
 }
 
+BlasProduct::Epilogue with_mask(Epilogue epilogue) {
+  if (epilogue == Epilogue::relu) return Epilogue::relu_mask;
+  return epilogue == Epilogue::relu_bias ? Epilogue::relu_bias_mask : epilogue;
+}
+
 BlasOperands blas_operands(const Node& node, void* const* inputs, void* const* outputs) {
   BlasOperands operands;
   operands.a = inputs[0];
@@ -134,7 +154,9 @@ BlasOperands blas_operands(const Node& node, void* const* inputs, void* const* o
   operands.c = outputs[0];
   if ((node.op == Op::linear || node.op == Op::linear_activation) && node.inputs.size() > 2)
     operands.vector = inputs[2];
-  if (node.op == Op::linear_wgrad && node.outputs.size() > 1) operands.vector = outputs[1];
+  if ((node.op == Op::linear_wgrad || node.op == Op::linear_dgrad_activation) &&
+      node.outputs.size() > 1)
+    operands.vector = outputs[1];
   return operands;
 }
 

@@ -24,6 +24,11 @@ struct BlasProduct {
     relu,           // takes the positive part
     relu_bias,      // both, in that order
     bias_gradient,  // also writes the sums over k of A: [m]
+    // With a mask: a bit for each element of C, in a layout of the library's own, of mask_bytes().
+    relu_mask,           // relu, and writes which elements are passed
+    relu_bias_mask,      // relu_bias, and the same
+    relu_gradient,       // keeps the elements whose bit is set, zero for the others
+    relu_bias_gradient,  // the same, and writes the sums over m of what is left: [n]
   };
   std::int64_t m = 0;
   std::int64_t n = 0;
@@ -35,6 +40,11 @@ struct BlasProduct {
   DType operands = DType::f32;  // of A and B in memory: f32 or bf16
   DType result = DType::f32;    // of C, and of the bias or its gradient
 
+  [[nodiscard]] bool has_vector() const noexcept;
+  [[nodiscard]] bool has_mask() const noexcept { return epilogue >= Epilogue::relu_mask; }
+  // cuBLASLt's rule for its masks: a row of C begins at a multiple of 128 bits.
+  [[nodiscard]] std::int64_t mask_stride() const noexcept { return (n + 127) / 128 * 128; }  // bits
+  [[nodiscard]] std::int64_t mask_bytes() const noexcept { return m * mask_stride() / 8; }
   // What a tuning record calls it: "128x512x784 nt bias tf32 f32 f32".
   [[nodiscard]] std::string str() const;
 };
@@ -44,6 +54,7 @@ struct BlasOperands {
   const void* b = nullptr;
   void* c = nullptr;
   void* vector = nullptr;     // the bias, or where its gradient goes
+  void* mask = nullptr;       // aligned to 256
   void* workspace = nullptr;  // of as many bytes as the plan says, aligned to 256
 };
 
@@ -86,8 +97,12 @@ class Blas {
 // whose logits never reach memory, and so does any at batch 128.)
 [[nodiscard]] bool worth_a_library(const BlasProduct& product, std::int64_t from);
 // Whether the library's product is the whole node: linear, linear_dgrad, linear_wgrad, and
-// linear_activation with relu. What else holds a product is lowered to its definition first.
+// linear_activation with relu. What else holds a product is lowered to its definition first; a
+// linear_dgrad_activation comes back where the layer that it goes back through has a mask
+// (masks.h).
 [[nodiscard]] bool is_library_node(const Node& node);
+// The same epilogue of a relu that also writes its mask.
+[[nodiscard]] BlasProduct::Epilogue with_mask(BlasProduct::Epilogue epilogue);
 // A node's operands, among the pointers of its inputs and outputs.
 [[nodiscard]] BlasOperands blas_operands(const Node& node, void* const* inputs,
                                          void* const* outputs);

@@ -122,6 +122,7 @@ struct LtProduct {
   Owned<cublasLtMatmulDesc_t> desc;
   Owned<cublasLtMatrixLayout_t> a, b, c;
   bool has_vector = false;
+  bool has_mask = false;
 };
 
 template <class T>
@@ -144,6 +145,23 @@ Owned<cublasLtMatrixLayout_t> layout(const Library& library, DType dtype, std::i
   return {made, library.layout_destroy};
 }
 
+// Its result is ours transposed, and its first operand is our B.
+cublasLtEpilogue_t epilogue_of(BlasProduct::Epilogue epilogue) {
+  using Epilogue = BlasProduct::Epilogue;
+  switch (epilogue) {
+    case Epilogue::none: return CUBLASLT_EPILOGUE_DEFAULT;
+    case Epilogue::bias: return CUBLASLT_EPILOGUE_BIAS;
+    case Epilogue::relu: return CUBLASLT_EPILOGUE_RELU;
+    case Epilogue::relu_bias: return CUBLASLT_EPILOGUE_RELU_BIAS;
+    case Epilogue::bias_gradient: return CUBLASLT_EPILOGUE_BGRADB;
+    case Epilogue::relu_mask: return CUBLASLT_EPILOGUE_RELU_AUX;
+    case Epilogue::relu_bias_mask: return CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
+    case Epilogue::relu_gradient: return CUBLASLT_EPILOGUE_DRELU;
+    case Epilogue::relu_bias_gradient: return CUBLASLT_EPILOGUE_DRELU_BGRAD;
+  }
+  return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
 std::shared_ptr<LtProduct> describe(const Library& library, const BlasProduct& product) {
   auto made = std::make_shared<LtProduct>();
   cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
@@ -159,19 +177,18 @@ std::shared_ptr<LtProduct> describe(const Library& library, const BlasProduct& p
   const cublasOperation_t second = product.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   set(library, *made, CUBLASLT_MATMUL_DESC_TRANSA, first);
   set(library, *made, CUBLASLT_MATMUL_DESC_TRANSB, second);
-  using Epilogue = BlasProduct::Epilogue;
-  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  if (product.epilogue == Epilogue::bias) epilogue = CUBLASLT_EPILOGUE_BIAS;
-  if (product.epilogue == Epilogue::relu) epilogue = CUBLASLT_EPILOGUE_RELU;
-  if (product.epilogue == Epilogue::relu_bias) epilogue = CUBLASLT_EPILOGUE_RELU_BIAS;
-  // Our A is its second operand.
-  if (product.epilogue == Epilogue::bias_gradient) epilogue = CUBLASLT_EPILOGUE_BGRADB;
-  set(library, *made, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
-  made->has_vector = product.epilogue != Epilogue::none && product.epilogue != Epilogue::relu;
+  set(library, *made, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(product.epilogue));
+  made->has_vector = product.has_vector();
+  made->has_mask = product.has_mask();
+  // The choice of algorithms looks at the alignment of pointers only, which is that of all values.
+  const void* const aligned = reinterpret_cast<const void*>(std::uintptr_t{256});
+  if (made->has_mask) {
+    const std::int64_t stride = product.mask_stride();
+    set(library, *made, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, stride);
+    set(library, *made, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, aligned);
+  }
   if (made->has_vector) {
     // Its type is that of the result, as the library takes it without being told.
-    // The choice of algorithms looks at its alignment only, which is that of all values.
-    const void* const aligned = reinterpret_cast<const void*>(std::uintptr_t{256});
     set(library, *made, CUBLASLT_MATMUL_DESC_BIAS_POINTER, aligned);
   }
   made->b = product.b_transposed ? layout(library, product.operands, product.k, product.n)
@@ -249,6 +266,8 @@ class LtPlan final : public Blas::Plan {
            Runtime::Raw stream) override {
     if (product_->has_vector)
       set(library_, *product_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, operands.vector);
+    if (product_->has_mask)
+      set(library_, *product_, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, operands.mask);
     const float one = 1.0f;
     const float zero = 0.0f;
     check(library_.matmul(handle_->get(), product_->desc.get(), &one, operands.b, product_->b.get(),

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "cuda/autotune.h"
 #include "cuda/event_timer.h"
+#include "cuda/masks.h"
 #include "cuda/narrow.h"
 #include "cuda/persistent.h"
 #include "cuda/program.h"
@@ -86,6 +87,7 @@ class CudaDevice final : public Device {
       : kernels_(kernels),
         make_blas_(options.make_blas),
         blas_from_(options.blas_from),
+        masks_(options.masks),
         gpu_(std::make_shared<cuda::Gpu>(std::move(runtime), options.index, options.programmatic,
                                          options.multiprocessors)) {}
 
@@ -141,6 +143,7 @@ class CudaDevice final : public Device {
     for (const auto& product : planned.products)
       program.products.push_back(
           product ? chosen(*memory.context(), *product, record, options.autotune) : nullptr);
+    program.shadows = std::move(planned.shadows);
     return cuda::make_cuda_program(std::move(planned.plan), memory, kernels_, program);
   }
 
@@ -162,6 +165,7 @@ class CudaDevice final : public Device {
   struct Planned {
     Plan plan;
     std::vector<std::optional<cuda::BlasProduct>> products;  // by node: what a library makes
+    std::vector<cuda::Narrowed::Shadow> shadows;
   };
 
   // Null where there is none; asked for once, whatever came of it.
@@ -221,13 +225,23 @@ class CudaDevice final : public Device {
     const auto& nodes = chosen.nodes();
     const bool wide = std::any_of(nodes.begin(), nodes.end(),
                                   [&](const Node& node) { return by_library(chosen, node); });
+    // What only a mask is read of is not what whoever wants to see every value expects.
+    if (wide && masks_ && options.fuse && !options.keep_all)
+      chosen = cuda::with_masks(chosen, mask_offers(chosen, precision, narrows, made));
     const bool narrowed_here = narrows && wide;
+    std::vector<cuda::Narrowed::Shadow> shadows;
     if (narrowed_here) {
       cuda::Narrowed narrowed =
           cuda::narrow(chosen, [&](const Node& node) { return by_library(chosen, node); });
       chosen = std::move(narrowed.graph);
       plan_options.stored = std::move(narrowed.stored);
+      shadows = std::move(narrowed.shadows);
     }
+    plan_options.beside.assign(chosen.values().size(), 0);
+    for (const Node& node : chosen.nodes())
+      if (node.op == Op::linear_dgrad_activation && by_library(chosen, node))
+        plan_options.beside[static_cast<std::size_t>(node.inputs[2].id)] =
+            blas_product(chosen, node, precision)->mask_bytes();
     std::vector<std::optional<cuda::BlasProduct>> products;
     for (const Node& node : chosen.nodes()) {
       products.emplace_back();
@@ -241,6 +255,12 @@ class CudaDevice final : public Device {
         product.operands = stored(node.inputs[0]);
         product.result = stored(node.outputs[0]);
       }
+      using Epilogue = cuda::BlasProduct::Epilogue;
+      if (node.op == Op::linear_dgrad_activation)
+        product.epilogue =
+            node.outputs.size() > 1 ? Epilogue::relu_bias_gradient : Epilogue::relu_gradient;
+      else if (plan_options.beside[static_cast<std::size_t>(node.outputs[0].id)] > 0)
+        product.epilogue = cuda::with_mask(product.epilogue);
       plan_options.notes.back() = "library: " + product.str();
       products.back() = product;
     }
@@ -250,7 +270,33 @@ class CudaDevice final : public Device {
     plan_options.keep_all = options.keep_all;
     Plan plan = options.streams == 0 ? plan_streams(chosen, plan_options, graph_of(options.exec))
                                      : make_plan(std::move(chosen), plan_options);
-    return {std::move(plan), std::move(products)};
+    return {std::move(plan), std::move(products), std::move(shadows)};
+  }
+
+  // What the library has of relu's derivative within its products. `made`: whether it makes one.
+  [[nodiscard]] static cuda::MaskOffers mask_offers(
+      const Graph& graph, cuda::Precision precision, bool narrows,
+      const std::function<bool(const cuda::BlasProduct&)>& made) {
+    using Epilogue = cuda::BlasProduct::Epilogue;
+    const auto with = [=, &graph](const Node& node, const std::function<Epilogue(Epilogue)>& to) {
+      auto product = cuda::blas_product(graph, node, precision);
+      if (!product || !made(*product)) return false;
+      product->epilogue = to(product->epilogue);
+      return made(*product);
+    };
+    return {.writes = [=](const Node& layer) { return with(layer, cuda::with_mask); },
+            .reads =
+                [=](const Node& dgrad) {
+                  return with(dgrad, [](Epilogue) { return Epilogue::relu_gradient; });
+                },
+            // Its sums are of the result's type, and gradients of parameters stay f32: where
+            // results may be bf16, the weight's product makes them.
+            .reads_and_sums =
+                [=](const Node& dgrad, const Node& wgrad) {
+                  return !narrows &&
+                         with(dgrad, [](Epilogue) { return Epilogue::relu_bias_gradient; }) &&
+                         with(wgrad, [](Epilogue) { return Epilogue::none; });
+                }};
   }
 
   // The recorded algorithm; where there is none, or this library has it not, the library's own
@@ -288,6 +334,7 @@ class CudaDevice final : public Device {
   const cuda::KernelTable& kernels_;
   std::function<std::unique_ptr<cuda::Blas>()> make_blas_;
   std::int64_t blas_from_;
+  bool masks_;
   std::shared_ptr<cuda::Blas> blas_;
   std::shared_ptr<cuda::Gpu> gpu_;
 };

@@ -24,6 +24,8 @@ struct CudaDeviceOptions {
   // called when the first of them is met. Null, or a null result: own kernels.
   std::function<std::unique_ptr<cuda::Blas>()> make_blas = {};
   std::int64_t blas_from = 1024;
+  // relu's derivative in the library's products; off to measure what that saves.
+  bool masks = true;
 };
 
 // Throws Error(device) where the GPU cannot be used. The kernel table outlives the device.

@@ -36,7 +36,9 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
     require_memory(needs);
     for (const ValueInfo& value : graph_.values()) {
       if (value.producer < 0) store_.declare(value.name, value.dtype, value.shape);
-      if (value.version_of) store_.mark_updated(graph_[value.version_of].name);
+      if (!value.version_of) continue;
+      store_.mark_updated(graph_[value.version_of].name);
+      updated_.push_back(&store_.contents(graph_[value.version_of].name));
     }
     losses_ = DeviceBuffer(runtime(), losses_bytes(), "losses");
     workspace_ =
@@ -99,6 +101,7 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
     }
     words().progress.store(0);
     words().stop.store(0);
+    for (std::uint64_t* contents : updated_) ++*contents;
     try {
       zero(counters_);
       const ProfilerRange range(runtime(), "persistent");
@@ -284,6 +287,7 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
   std::shared_ptr<Context> context_;
   const PersistentKernels& kernels_;
   PersistentOptions options_;
+  std::vector<std::uint64_t*> updated_;  // contents of what a run writes, in the store
   DeviceBuffer losses_;
   DeviceBuffer workspace_;
   DeviceBuffer counters_;

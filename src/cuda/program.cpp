@@ -35,7 +35,10 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     prepare(kernels);
     require_memory();
     for (const ValueInfo& value : graph().values())
-      if (value.producer < 0) store_.declare(value.name, value.dtype, value.shape);
+      if (value.producer < 0 && !is_shadow(value))
+        store_.declare(value.name, value.dtype, value.shape);
+    for (const Narrowed::Shadow& each : options_.shadows)
+      store_.declare_shadow(graph()[each.shadow].name, graph()[each.weight].name);
     arena_ = DeviceBuffer(runtime(), static_cast<std::size_t>(plan_.arena_bytes()),
                           "activations and gradients");
     workspace_ = DeviceBuffer(runtime(), static_cast<std::size_t>(workspace_bytes_), "workspace");
@@ -47,6 +50,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     }
     if (forks_) forked_ = Event(runtime());
     make_steps();
+    make_roundings(kernels);
     find_small_outputs();
     word = static_cast<unsigned*>(control_.get());
     clear_control();
@@ -149,7 +153,8 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   [[nodiscard]] Tensor read(std::string_view name, int step) const override {
     const Value value = find(name, step);
     const ValueInfo& info = graph()[value];
-    if (const Value root = graph().root(value)) return store_.read(graph()[root].name);
+    if (const Value root = graph().root(value))
+      return store_.read(graph()[root].name).to(info.dtype);
     Tensor copy(plan_.stored(value), info.shape);
     fetch(value, step, copy.bytes());
     return copy.to(info.dtype);
@@ -260,6 +265,16 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     Event joined;
     bool chained = false;  // while encoding: the stream's last work was a kernel of this run
   };
+  // What makes a shadow where it is not the copy of what its weight holds.
+  struct Rounding {
+    const Node* node = nullptr;
+    CudaKernel kernel;
+    void* weight = nullptr;
+    void* shadow = nullptr;
+    const std::uint64_t* contents = nullptr;
+    std::uint64_t* copied = nullptr;
+    std::vector<Access> accesses;
+  };
   struct Step {
     const Prepared* prepared = nullptr;
     const Node* node = nullptr;
@@ -274,6 +289,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     std::size_t accesses = 0;         // into accesses_
     std::size_t access_count = 0;     // ...
     std::vector<std::size_t> earlys;  // those of the early inputs, into accesses_
+    void* mask = nullptr;             // of a library's product
     Event done;                       // where another stream waits for it
   };
   [[nodiscard]] Runtime& runtime() const { return context_->runtime(); }
@@ -320,8 +336,9 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     std::int64_t persistent = 0;
     for (const ValueInfo& value : graph().values())
       if (value.producer < 0 && !store_.has(value.name))
-        persistent +=
-            padded(value.shape.elements() * static_cast<std::int64_t>(size_of(value.dtype)));
+        persistent += padded(
+            value.shape.elements() *
+            static_cast<std::int64_t>(size_of(is_shadow(value) ? DType::bf16 : value.dtype)));
     const std::int64_t wanted = device_bytes() + persistent;
     const Memory memory = runtime().memory();
     if (wanted <= memory.free_bytes) return;
@@ -385,6 +402,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
                 early_inputs.end())
           step.earlys.push_back(before);
       }
+      step.mask = mask_of(task.step, node);
       step.outputs = pointers_.size();
       for (const Value output : node.outputs) {
         pointers_.push_back(pointer(task.step, output));
@@ -403,7 +421,76 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       steps_.push_back(std::move(step));
     }
     for (const ValueInfo& info : graph().values())
-      if (info.version_of) store_.mark_updated(graph()[info.version_of].name);
+      if (info.version_of) {
+        store_.mark_updated(graph()[info.version_of].name);
+        updated_.push_back(&store_.contents(graph()[info.version_of].name));
+      }
+  }
+
+  // Where a relu's mask is: beside its output.
+  [[nodiscard]] void* mask_of(int step, const Node& node) const {
+    Value masked;
+    if (node.op == Op::linear_activation) masked = node.outputs[0];
+    if (node.op == Op::linear_dgrad_activation) masked = node.inputs[2];
+    if (!masked) return nullptr;
+    const Place& place = plan_.place(step, masked);
+    return place.beside == 0 ? nullptr : arena() + place.offset + place.bytes - place.beside;
+  }
+
+  [[nodiscard]] bool is_shadow(const ValueInfo& value) const {
+    return std::ranges::any_of(options_.shadows, [&](const Narrowed::Shadow& each) {
+      return graph()[each.shadow].name == value.name;
+    });
+  }
+
+  // Shadows are made by the kernels of a graph of their own, before a run.
+  void make_roundings(const KernelTable& kernels) {
+    std::vector<DType> stored;
+    for (const Narrowed::Shadow& each : options_.shadows) {
+      const ValueInfo& weight = graph()[each.weight];
+      const Value from = roundings_graph_.parameter(weight.name, weight.shape);
+      static_cast<void>(
+          roundings_graph_.apply("scale", graph()[each.shadow].name, {from}, {{"factor", 1.0}}));
+      stored.insert(stored.end(), {DType::f32, DType::bf16});
+    }
+    for (std::size_t i = 0; i < options_.shadows.size(); ++i) {
+      const Narrowed::Shadow& each = options_.shadows[i];
+      Rounding rounding;
+      rounding.node = &roundings_graph_.nodes()[i];
+      CudaNode wanted{roundings_graph_, *rounding.node, context_->gpu(), options_.precision,
+                      stored};
+      rounding.kernel = kernels.prepare.at(static_cast<std::size_t>(Op::scale))(wanted);
+      rounding.weight = pointer(0, each.weight);
+      rounding.shadow = pointer(0, each.shadow);
+      rounding.contents = &store_.contents(graph()[each.weight].name);
+      rounding.copied = &store_.copied(graph()[each.shadow].name);
+      const auto bytes = static_cast<std::size_t>(plan_.place(0, each.weight).bytes);
+      if (bytes > 0)
+        rounding.accesses = {{rounding.weight, bytes, false, false},
+                             {rounding.shadow, bytes / 2, true, false},
+                             {control_.get(), sizeof(unsigned), true, false}};
+      roundings_.push_back(std::move(rounding));
+    }
+  }
+
+  // Shadows become the copies of what their weights hold; those of weights that the run updates it
+  // keeps so by itself.
+  void round_weights() {
+    for (const Rounding& rounding : roundings_) {
+      if (*rounding.copied == *rounding.contents || rounding.accesses.empty()) continue;
+      guarded([&] {
+        void* const inputs[] = {rounding.weight};
+        void* const outputs[] = {rounding.shadow};
+        Encoder& encoder = context_->encoder();
+        encoder.begin(rounding.node->name, context_->main(), rounding.accesses, false);
+        rounding.kernel(CudaArgs{.encoder = encoder,
+                                 .inputs = inputs,
+                                 .outputs = outputs,
+                                 .fault = {static_cast<unsigned*>(control_.get()), 0}});
+      });
+    }
+    for (std::uint64_t* contents : updated_) ++*contents;
+    for (const Rounding& rounding : roundings_) *rounding.copied = *rounding.contents;
   }
 
   [[nodiscard]] std::byte* workspace(const StreamShare& share) const {
@@ -458,6 +545,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       clear_control();
       dirty_ = false;
     }
+    round_weights();
   }
   void clear_control() {
     runtime().fill(control_.get(), 0, static_cast<std::size_t>(control_bytes_), context_->main());
@@ -471,6 +559,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       pending = true;
     } catch (...) {
       dirty_ = true;
+      for (const Rounding& rounding : roundings_) *rounding.copied = 0;
       context_->settle();
       throw;
     }
@@ -634,6 +723,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
       const ProfilerRange range(runtime(), step.node->name);
       BlasOperands operands = blas_operands(*step.node, pointers_.data() + step.inputs,
                                             pointers_.data() + step.outputs);
+      operands.mask = step.mask;
       operands.workspace = workspace(share);
       step.prepared->product->run(runtime(), operands,
                                   std::span(accesses_).subspan(step.accesses, step.access_count),
@@ -706,6 +796,9 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   DeviceBuffer control_;
   Event forked_;
   std::vector<Step> steps_;  // by task
+  Graph roundings_graph_;
+  std::vector<Rounding> roundings_;
+  std::vector<std::uint64_t*> updated_;  // contents of what a run writes, in the store
   std::vector<void*> pointers_;
   std::vector<Access> accesses_;
   GraphExec executable_;

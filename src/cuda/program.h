@@ -8,6 +8,7 @@
 
 #include "cuda/blas.h"
 #include "cuda/cuda_device.h"
+#include "cuda/narrow.h"
 #include "cuda/store.h"
 #include "graph/plan.h"
 
@@ -18,6 +19,7 @@ struct ProgramOptions {
   bool graph = true;  // captured once and replayed; else launched node by node
   // By node: what makes its product instead of a kernel; null, or none at all: kernels.
   std::vector<std::shared_ptr<Blas::Plan>> products = {};
+  std::vector<Narrowed::Shadow> shadows = {};
   std::string note = {};  // Program::note()
 };
 

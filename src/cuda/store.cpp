@@ -51,10 +51,24 @@ void CudaStore::declare(std::string_view name, DType dtype, const Shape& shape) 
   static_cast<void>(entry(name, dtype, shape));
 }
 
+void CudaStore::declare_shadow(std::string_view name, std::string_view of) {
+  context_->enter();
+  entry(name, DType::bf16, entry(of).shape).shadow_of = of;
+}
+
+std::uint64_t& CudaStore::contents(std::string_view name) {
+  return entries_.find(name)->second.contents;
+}
+
+std::uint64_t& CudaStore::copied(std::string_view shadow) {
+  return entries_.find(shadow)->second.copied;
+}
+
 void CudaStore::write(std::string_view name, const Tensor& tensor) {
   context_->enter();
   Entry& there = entry(name, tensor.dtype(), tensor.shape());
   require_own(name, there);
+  ++there.contents;
   there.bound.reset();
   context_->upload(there.memory->get(), tensor.bytes());
 }
@@ -74,6 +88,7 @@ void CudaStore::bind(std::string_view name, std::shared_ptr<const Tensor> tensor
   Entry& there = entry(name, tensor->dtype(), tensor->shape());
   if (there.bound == tensor && !there.updated) return;
   require_own(name, there);
+  ++there.contents;
   there.bound.reset();
   context_->upload(there.memory->get(), tensor->bytes());
   if (!there.updated) context_->device()->add_resident({tensor, there.memory, context_});
@@ -112,7 +127,8 @@ Tensor CudaStore::read(std::string_view name) const {
 
 std::vector<std::string> CudaStore::names() const {
   std::vector<std::string> found;
-  for (const auto& [name, entry] : entries_) found.push_back(name);
+  for (const auto& [name, entry] : entries_)
+    if (entry.shadow_of.empty()) found.push_back(name);
   return found;
 }
 

@@ -151,6 +151,13 @@ class Planner {
       refuse(fmt::format("{} as the real type", name_of(options.real)), "use f32 or f64");
     if (!options.stored.empty() && options.stored.size() != g().values().size())
       refuse("storage types of other values", "give one for each value");
+    if (!options.beside.empty() && options.beside.size() != g().values().size())
+      refuse("bytes beside other values", "give them for each value");
+    for (std::size_t v = 0; v < options.beside.size(); ++v)
+      if (options.beside[v] < 0 ||
+          (options.beside[v] > 0 && g().root(Value{static_cast<std::int32_t>(v)})))
+        refuse(fmt::format("{} bytes beside `{}`", options.beside[v], g().values()[v].name),
+               "only transient values have any");
     nodes_ = static_cast<int>(g().nodes().size());
     values_ = static_cast<int>(g().values().size());
     if (std::int64_t{nodes_} * options.steps > max_tasks ||
@@ -164,6 +171,10 @@ class Planner {
     roots_.resize(values_);
     for (int v = 0; v < values_; ++v) {
       bytes_[v] = bytes_of(g()[Value{v}], plan_.stored(Value{v}));
+      if (const std::int64_t beside = plan_.beside(Value{v}); beside > 0)
+        bytes_[v] = checked_add(
+            checked_add(bytes_[v], options.alignment - 1) / options.alignment * options.alignment,
+            beside);
       roots_[v] = g().root(Value{v});
       if (roots_[v] == Value{v})
         plan_.persistent_bytes_ = checked_add(plan_.persistent_bytes_, bytes_[v]);
@@ -530,6 +541,7 @@ class Planner {
       for (int v = 0; v < values_; ++v) {
         Place& place = plan_.places_[slot(step, Value{v})];
         place.bytes = bytes_[v];
+        place.beside = plan_.beside(Value{v});
         if (roots_[v])
           place.root = roots_[v];
         else
@@ -694,9 +706,13 @@ Plan make_plan(Graph graph, const PlanOptions& options) {
 DType Plan::stored(Value value) const {
   const ValueInfo& info = graph_[value];
   if (info.dtype != DType::f32) return info.dtype;
-  if (!options_.stored.empty() && !graph_.root(value))
-    return options_.stored[static_cast<std::size_t>(value.id)];
-  return options_.real;
+  if (options_.stored.empty()) return options_.real;
+  const Value root = graph_.root(value);
+  return options_.stored[static_cast<std::size_t>(root ? root.id : value.id)];
+}
+
+std::int64_t Plan::beside(Value value) const {
+  return options_.beside.empty() ? 0 : options_.beside[static_cast<std::size_t>(value.id)];
 }
 
 const Place& Plan::place(int step, Value value) const {
@@ -765,11 +781,11 @@ std::string Plan::str() const {
     for (const Value out : node.outputs) {
       const ValueInfo& info = graph_[out];
       const Place& where = place(task.step, out);
-      text += fmt::format("         {} {} {}  {}  {} bytes\n", info.name, name_of(stored(out)),
-                          info.shape.str(),
-                          where.root ? fmt::format("in `{}`", graph_[where.root].name)
-                                     : fmt::format("at {}", where.offset),
-                          where.bytes);
+      text += fmt::format(
+          "         {} {} {}  {}  {} bytes{}\n", info.name, name_of(stored(out)), info.shape.str(),
+          where.root ? fmt::format("in `{}`", graph_[where.root].name)
+                     : fmt::format("at {}", where.offset),
+          where.bytes, where.beside > 0 ? fmt::format(", {} of them beside it", where.beside) : "");
     }
   }
   return text;

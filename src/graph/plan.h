@@ -18,8 +18,11 @@ struct PlanOptions {
   bool keep_all = false;         // every value stays readable after the run (implies no reuse)
   std::int64_t alignment = 256;  // bytes
   DType real = DType::f32;       // what f32 values are stored as: f32 or f64
-  // How transient f32 values are stored, by value id; empty: as `real`.
+  // How f32 values are stored, by value id, versions as their persistent value; empty: as `real`.
   std::vector<DType> stored = {};
+  // Bytes that stand beside a transient value and live as long as it does, by value id (what else
+  // its producer leaves for its readers: the mask of a relu); empty: none.
+  std::vector<std::int64_t> beside = {};
   std::vector<std::string> notes = {};  // printed beside nodes, by node; empty: none
   std::uint64_t order_seed = 0;         // 0: the default order; else a random legal one (tests)
 };
@@ -35,6 +38,7 @@ struct Place {
   Value root;                // the persistent value that holds it; none: it is in the arena
   std::int64_t offset = -1;  // in the arena, bytes
   std::int64_t bytes = 0;    // without padding
+  std::int64_t beside = 0;   // of them, those beside the value, behind it at the next alignment
 };
 
 class Plan {
@@ -45,6 +49,7 @@ class Plan {
   [[nodiscard]] const std::vector<Task>& tasks() const noexcept { return tasks_; }
   // How a value is stored.
   [[nodiscard]] DType stored(Value value) const;
+  [[nodiscard]] std::int64_t beside(Value value) const;  // bytes
   // Where a value of an unrolled step lives.
   [[nodiscard]] const Place& place(int step, Value value) const;
   [[nodiscard]] std::int64_t arena_bytes() const noexcept { return arena_bytes_; }

@@ -113,7 +113,16 @@ class Checker {
         const ValueInfo& info = graph_.values()[v];
         const Place& place = plan_.place(step, value);
         const DType stored = plan_.stored(value);
-        const auto bytes = static_cast<std::int64_t>(size_of(stored)) * info.shape.elements();
+        auto bytes = static_cast<std::int64_t>(size_of(stored)) * info.shape.elements();
+        const auto& all_beside = plan_.options().beside;
+        const std::int64_t beside = all_beside.empty() ? 0 : all_beside[v];
+        if (beside > 0) {
+          const std::int64_t alignment = plan_.options().alignment;
+          bytes = (bytes + alignment - 1) / alignment * alignment + beside;
+        }
+        if (place.beside != beside)
+          report("`{}` of step {} has {} bytes beside it and wants {}", info.name, step,
+                 place.beside, beside);
         const Value root = info.producer < 0 ? value : info.version_of;
         if (place.bytes != bytes)
           report("`{}` of step {} has a place of {} bytes and wants {}", info.name, step,

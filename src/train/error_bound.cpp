@@ -589,6 +589,7 @@ class Propagation {
       ew[i] = std::sqrt(square(step) + square(own) +
                         square(unit_ * std::max(std::abs(w[i]), std::abs(new_w[i]))));
     }
+    if (node.outputs.size() > 3) error(node.outputs[3]) = ew;  // the shadow is the new w
   }
 
   const Graph& graph_;

@@ -65,6 +65,8 @@ std::map<std::string, Tensor> results(Device& device, const Graph& graph,
     if (info.producer >= 0) continue;
     Tensor tensor(DType::f32, info.shape);
     for (float& x : tensor.as<float>()) x = static_cast<float>(random()) * 0x1p-31F - 1.0F;
+    if (info.name == "far")
+      for (float& x : tensor.as<float>()) x = x < 0 ? -30.0F : 30.0F;
     store->write(info.name, tensor);
   }
   const auto program = device.compile(graph, *store, options);
@@ -182,6 +184,22 @@ TEST(Blas, TheStandInHasEveryEpilogue) {
     stream.synchronize();
     return result;
   };
+  const auto masked = [&](Epilogue epilogue, std::vector<std::uint8_t> mask) {
+    auto* const bytes = static_cast<std::uint8_t*>(memory.get()) + 512;
+    runtime->copy_to_device(floats + 48, bias.data(), sizeof bias, stream.get());
+    runtime->copy_to_device(bytes, mask.data(), mask.size(), stream.get());
+    const BlasProduct product{.m = 2, .n = 2, .k = 3, .epilogue = epilogue};
+    EXPECT_EQ(product.mask_bytes(), static_cast<std::int64_t>(mask.size()));
+    const auto plan = std::move(simt::make_host_blas()->candidates(product, 1).front());
+    const std::array<Access, 1> all{Access{memory.get(), 1024, true, false}};
+    plan->run(*runtime, {floats, floats + 16, floats + 32, floats + 48, bytes, floats + 64}, all,
+              stream.get());
+    std::array<float, 18> result{};
+    runtime->copy_to_host(result.data(), floats + 32, sizeof result, stream.get());
+    runtime->copy_to_host(mask.data(), bytes, mask.size(), stream.get());
+    stream.synchronize();
+    return std::pair(result, mask);
+  };
   const auto first = [](const std::array<float, 18>& result) {
     return std::array<float, 4>{result[0], result[1], result[2], result[3]};
   };
@@ -192,6 +210,109 @@ TEST(Blas, TheStandInHasEveryEpilogue) {
   const auto sums = multiply(Epilogue::bias_gradient);
   EXPECT_EQ(sums[16], 6);
   EXPECT_EQ(sums[17], 15);
+  // A row of a mask begins at a multiple of 128 bits; nothing else of it is touched.
+  const std::vector<std::uint8_t> zeros(32, 0);
+  std::vector<std::uint8_t> wanted = zeros;
+  wanted[0] = wanted[16] = 2;
+  const auto relu = masked(Epilogue::relu_mask, zeros);
+  EXPECT_EQ(first(relu.first), (std::array<float, 4>{0, 6, 0, 12}));
+  EXPECT_EQ(relu.second, wanted);
+  wanted[0] = 3;
+  const auto relu_bias = masked(Epilogue::relu_bias_mask, zeros);
+  EXPECT_EQ(first(relu_bias.first), (std::array<float, 4>{2, 1, 0, 7}));
+  EXPECT_EQ(relu_bias.second, wanted);
+  const auto gradient = masked(Epilogue::relu_gradient, wanted);
+  EXPECT_EQ(first(gradient.first), (std::array<float, 4>{-8, 6, 0, 12}));
+  EXPECT_EQ(gradient.first[16], 10);  // no vector
+  const auto both = masked(Epilogue::relu_bias_gradient, wanted);
+  EXPECT_EQ(first(both.first), (std::array<float, 4>{-8, 6, 0, 12}));
+  EXPECT_EQ(both.first[16], -8);
+  EXPECT_EQ(both.first[17], 18);
+}
+
+TEST(Blas, AMasksRowsBeginAtMultiplesOf128Bits) {
+  const auto bytes = [](std::int64_t m, std::int64_t n) {
+    return BlasProduct{.m = m, .n = n}.mask_bytes();
+  };
+  EXPECT_EQ(bytes(1, 1), 16);
+  EXPECT_EQ(bytes(3, 128), 48);
+  EXPECT_EQ(bytes(3, 129), 96);
+  EXPECT_EQ(bytes(16384, 4096), 16384 * 512);
+  EXPECT_EQ(bytes(0, 7), 0);
+}
+
+// A relu layer with what goes back through it. Its bias keeps what it passes away from zero.
+Graph relu_layer(std::int64_t batch, std::int64_t in, std::int64_t hidden, std::int64_t out) {
+  Graph graph;
+  const Value x = graph.input("x", DType::f32, Shape{batch, in});
+  const Value w = graph.parameter("w", Shape{hidden, in});
+  const Value far = graph.parameter("far", Shape{hidden});
+  const Value next = graph.parameter("next", Shape{out, hidden});
+  const Value dy = graph.input("dy", DType::f32, Shape{batch, out});
+  const Attrs relu = {{"kind", std::string("relu")}};
+  const Value h = graph.apply("linear_activation", "h", {x, w, far}, relu);
+  graph.output(graph.apply("linear", "y", {h, next}));
+  const Value dh = graph.apply("linear_dgrad", "dh", {dy, next});
+  const Value dx = graph.apply("activation_grad", "dx", {dh, h}, relu);
+  graph.output(dx);
+  for (const Value grad : graph.add("linear_wgrad", "dw", {dx, x}, {{"bias", std::int64_t{1}}}))
+    graph.output(grad);
+  return graph;
+}
+
+// With a GPU and the library: masks that its products leave for one another.
+TEST(BlasLt, GoesBackThroughReluByItsMask) {
+  if (const std::string reason = cuda_unavailable_reason(); !reason.empty())
+    GTEST_SKIP() << "no GPU: " << reason;
+  const std::unique_ptr<Runtime> runtime = open_cuda_runtime();
+  if (make_blas() == nullptr) GTEST_SKIP() << "no libcublasLt.so.13 was found";
+  const Graph graph = relu_layer(384, 96, 200, 104);
+  const auto reference = results(*make_cpu_device({.threads = 1, .real = DType::f64}), graph, {});
+  for (const char* precision : {"fp32", "tf32", "bf16"}) {
+    CudaDeviceOptions options;
+    options.make_blas = make_blas;
+    options.blas_from = 96;
+    CompileOptions compile;
+    compile.precision = precision;
+    const auto device = make_cuda_device(make_runtime(), *compiled_kernels(), options);
+    std::string products;
+    for (const auto& [node, product] : device->plan(graph, compile).library)
+      products += product + "; ";
+    RecordProperty(precision, products);  // which epilogues it has is the library's to say
+    const auto first = results(*device, graph, compile);
+    const auto second = results(*device, graph, compile);
+    const double unit = std::string(precision) == "fp32" ? 0x1p-22 : 0x1p-7;
+    for (const auto& [name, wanted] : reference) {
+      EXPECT_TRUE(same(first.at(name), second.at(name))) << name;
+      double largest = 0;
+      for (std::int64_t i = 0; i < wanted.elements(); ++i)
+        largest = std::max(largest, std::abs(wanted.item(i)));
+      for (std::int64_t i = 0; i < wanted.elements(); ++i)
+        ASSERT_NEAR(first.at(name).item(i), wanted.item(i), 8 * unit * largest)
+            << products << name << " " << i;
+    }
+  }
+}
+
+TEST(Blas, GoesBackThroughReluByItsMask) {
+  const Graph graph = relu_layer(24, 17, 33, 20);
+  const auto reference = results(*make_cpu_device({.threads = 1, .real = DType::f64}), graph, {});
+  for (const char* exec : {"graph", "eager"}) {
+    CompileOptions options;
+    options.exec = exec;
+    const auto device = runner(17);
+    int used = 0;
+    for (const auto& [node, product] : device->plan(graph, options).library)
+      for (const char* epilogue : {" relu_bias_mask ", " relu_bias_gradient "})
+        used += product.find(epilogue) != std::string::npos ? 1 : 0;
+    EXPECT_EQ(used, 2);
+    for (const auto& [name, got] : results(*device, graph, options)) {
+      const Tensor& wanted = reference.at(name);
+      const Comparison outcome = compare_elements(got.as<double>(), wanted.as<double>(),
+                                                  tolerance(DType::f32, 33, 20 * std::sqrt(33.0)));
+      ASSERT_TRUE(outcome.passed) << name << ": " << outcome.str();
+    }
+  }
 }
 
 TEST(LibraryPath, LooksWhereTheUserSaysThenTheLoaderThenToolkitsAndWheels) {

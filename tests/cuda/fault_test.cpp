@@ -61,7 +61,9 @@ class Training {
       CudaDeviceOptions device;
       // So slow that the other algorithm is chosen, every time.
       if (wide_)
-        device.make_blas = [] { return simt::make_host_blas(std::chrono::milliseconds(1)); };
+        device.make_blas = [] {
+          return simt::make_host_blas({.delay = std::chrono::milliseconds(1)});
+        };
       if (wide_) device.blas_from = 0;
       device_ = make_cuda_device(std::move(runtime), gpu_on_simt::kernel_table(), device);
       runner_ = opened;

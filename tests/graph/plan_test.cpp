@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "cuvae/error.h"
 #include "graph/graph_testing.h"
+#include "graph/plan_editor.h"
 
 namespace cuvae::testing {
 namespace {
@@ -101,6 +103,74 @@ TEST(Plan, SizesFollowTheRealTypeAndTheAlignment) {
   EXPECT_EQ(wide.persistent_bytes(), 24);
   options.alignment = 1;
   EXPECT_EQ(make_plan(g, options).arena_bytes(), 48);
+}
+
+TEST(Plan, WhatStandsBesideAValueLivesAsLongAsIt) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{100});
+  const Value a = g.apply("activation", "a", {x}, with_tanh);
+  const Value b = g.apply("activation", "b", {a}, with_tanh);
+  const Value c = g.apply("activation", "c", {b}, with_tanh);
+  g.output(g.apply("add", "d", {a, c}));
+  const std::int64_t without = make_plan(g).arena_bytes();
+  PlanOptions options;
+  options.beside.assign(g.values().size(), 0);
+  options.beside[static_cast<std::size_t>(a.id)] = 40;
+  for (const int streams : {1, 2}) {
+    options.streams = streams;
+    options.steps = streams;
+    Plan plan = make_plan(g, options);
+    check_plan(plan);
+    // 400 bytes, and 40 more from 512 on.
+    EXPECT_EQ(plan.place(0, a).bytes, 552);
+    EXPECT_EQ(plan.place(0, a).beside, 40);
+    EXPECT_EQ(plan.place(0, b).beside, 0);
+    EXPECT_NE(plan.str().find("552 bytes, 40 of them beside it"), std::string::npos);
+    if (streams == 1) {
+      EXPECT_EQ(plan.arena_bytes(), without + 256);
+    }
+    PlanEditor(plan).place(0, a).beside = 0;
+    EXPECT_NE(plan_violations(plan).front().find("beside"), std::string::npos);
+    PlanEditor(plan).place(0, a).beside = 40;
+    PlanEditor(plan).place(0, a).bytes = 400;
+    EXPECT_FALSE(plan_violations(plan).empty());
+  }
+  const auto refused = [&](std::vector<std::int64_t> beside) {
+    options.beside = std::move(beside);
+    try {
+      make_plan(g, options);
+    } catch (const Error& error) {
+      return error.status() == Status::usage;
+    }
+    return false;
+  };
+  EXPECT_TRUE(refused({1}));
+  std::vector<std::int64_t> of_input(g.values().size(), 0);
+  of_input[static_cast<std::size_t>(x.id)] = 8;
+  EXPECT_TRUE(refused(of_input));
+  EXPECT_TRUE(refused(std::vector<std::int64_t>(g.values().size(), -1)));
+}
+
+TEST(Plan, HowAPersistentValueIsStoredItsVersionsAre) {
+  Graph g;
+  const Value w = g.parameter("w", Shape{6});
+  const Value m = g.state("m", DType::f32, Shape{6});
+  const Value v = g.state("v", DType::f32, Shape{6});
+  const Value hyper = g.input("hyper", DType::f32, Shape{1, 2});
+  const Value clock = g.input("clock", DType::i64, Shape{5});
+  const Value commit = g.input("commit", DType::i64, Shape{1});
+  const Value shadow = g.state("w.bf16", DType::f32, Shape{6});
+  const Value grad = g.apply("activation", "grad", {shadow}, with_tanh);
+  const auto updated = g.add("adam", "u", {w, m, v, grad, hyper, clock, commit, shadow});
+  PlanOptions options;
+  options.stored.assign(g.values().size(), DType::f32);
+  options.stored[static_cast<std::size_t>(shadow.id)] = DType::bf16;
+  const Plan plan = make_plan(g, options);
+  check_plan(plan);
+  EXPECT_EQ(plan.stored(updated[3]), DType::bf16);
+  EXPECT_EQ(plan.place(0, updated[3]).bytes, 12);
+  EXPECT_EQ(plan.place(0, updated[0]).bytes, 24);
+  EXPECT_EQ(plan.persistent_bytes(), 3 * 24 + 12 + 8 + 40 + 8);
 }
 
 TEST(Plan, ValuesWithoutElementsAreLegal) {

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <set>
 
+#include "cuda/mixed_case.h"
 #include "cuda/training_case.h"
 #include "kernels/simt_backends.h"
 #include "simt/sanitizer.h"
@@ -121,6 +122,15 @@ TEST(SimtKernels, EachIsLaunchedByACaseOfTheTable) {
   for (const char* precision : {"fp32", "tf32", "bf16"}) {
     const auto device = make_simt_device(simt_variant(0));
     EXPECT_FALSE(train(*device, {.exec = "persistent", .precision = precision}, 1).tensors.empty());
+  }
+  // Nor are operands stored as bf16, which stand between products of a library and ours.
+  for (const MixedCase& how : mixed_cases) {
+    const TrainingGraph model = mixed_model(how);
+    const auto device = mixed_device(how);
+    const auto store = device->make_store();
+    fill(*store, model.graph);
+    show_step(*store, 0);
+    device->compile(model.graph, *store, {.precision = "bf16"})->run();
   }
   std::set<std::string_view> never;
   std::size_t all = 0;

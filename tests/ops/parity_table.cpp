@@ -179,6 +179,9 @@ class Table {
           {{"kind", std::string("tanh")}}, s.out);
       add("linear_dgrad_activation", what + "_relu", {dy, w, real(Shape{s.b, s.in}, Fill::saved)},
           {{"kind", std::string("relu")}}, s.out);
+      add("linear_dgrad_activation", what + "_relu_bias",
+          {dy, w, real(Shape{s.b, s.in}, Fill::saved)},
+          {{"kind", std::string("relu")}, {"bias", Int{1}}}, s.out + s.b);
       latent_gradient(s);
       for (const char* likelihood : {"bernoulli", "gaussian"})
         add("linear_nll", what + "_" + likelihood,
@@ -274,6 +277,11 @@ class Table {
              held(Shape{n}, Storage::state, Fill::positive), real(Shape{n}), hyper(), clock(),
              commit(on)},
             {{"beta1", 0.8}, {"beta2", 0.99}, {"eps", 1e-7}, {"weight_decay", 0.05}});
+      for (const bool on : {true, false})
+        add("adam", text(n) + "_shadow" + (on ? "" : "_no_commit"),
+            {held(Shape{n}, Storage::parameter), held(Shape{n}, Storage::state),
+             held(Shape{n}, Storage::state, Fill::positive), real(Shape{n}), hyper(), clock(),
+             commit(on), held(Shape{n}, Storage::state)});
     }
     add("fill", "scalar", {}, {{"shape", std::string()}, {"value", 1.0}});
   }

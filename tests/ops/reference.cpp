@@ -481,7 +481,12 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
   if (op == "bernoulli_nll_grad" || op == "gaussian_nll_grad")
     return {expect(nll_grad(op.substr(0, op.find('_')), a.real("sigma", 1.0), o.real(0), o.real(1),
                             o.real(2)))};
-  if (op == "adam") return adam(o, 0, o.real(3), 4);
+  if (op == "adam") {
+    auto outputs = adam(o, 0, o.real(3), 4);
+    if (o.c.inputs.size() > 7)
+      outputs.push_back(o.integers(6)[0] != 0 ? outputs[0] : expect(o.real(7)));
+    return outputs;
+  }
   if (op == "linear_activation") {
     const Reals pre = linear(o);
     auto outputs =
@@ -539,9 +544,15 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
         expect(heads_gradient(o.real(0), o.real(1), o.real(2), o.real(3), o.real(4), o.dim(0, 1)))};
   if (op == "linear_dgrad_activation") {
     const Reals dy = dgrad(o), saved = o.real(2);
-    return map(dy, [&](std::size_t i) {
+    auto outputs = map(dy, [&](std::size_t i) {
       return dy[i] * plain_activation_grad(activation_of(a), saved[i]);
     });
+    if (a.integer("bias", 0) == 0) return outputs;
+    Reals sums(o.dim(1, 1));
+    for (std::size_t i = 0; i < dy.size(); ++i)
+      sums[i % sums.size()] += dy[i] * plain_activation_grad(activation_of(a), saved[i]);
+    outputs.push_back(expect(sums));
+    return outputs;
   }
   const auto heads_of = [&] {
     return heads_gradient(dgrad(o), o.real(2), o.real(3), o.real(4), o.real(5), o.dim(1, 1));
