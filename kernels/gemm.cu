@@ -29,6 +29,10 @@ std::string GemmPlan::str() const {
 
 // The largest tile that still gives most multiprocessors something to do: larger ones read their
 // operands fewer times, but a product that leaves the chip idle is slow whatever it reads.
+//
+// Beside the slabs a block may have what its epilogue keeps.
+constexpr std::int64_t static_epilogue_bytes = 5120;
+
 TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
   const std::int64_t busy = std::int64_t{node.gpu.multiprocessors} * 3 / 4;
   const auto fits = [&]<class T>(T) {
@@ -37,7 +41,7 @@ TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
                                  std::max(gemm_shared_floats<T, true, false>(),
                                           gemm_shared_floats<T, false, false>()));
     return divide_up(m, T::M) * divide_up(n, T::N) >= busy &&
-           shared + 1024 <= node.gpu.shared_bytes_per_block_optin;
+           shared + static_epilogue_bytes <= node.gpu.shared_bytes_per_block_optin;
   };
   if (fits(LargeTile{})) return TileSize::large;
   return fits(MediumTile{}) ? TileSize::medium : TileSize::small;
