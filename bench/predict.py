@@ -66,7 +66,7 @@ GRAPH = [
     ("dW4 + Adam", FORWARD["W4"], update("W4") + 4 * (B * D + B * H), 0, False),
     ("dW3 + Adam", FORWARD["W3"], update("W3") + 4 * (B * H + B * L), 0, False),
     ("dW of the heads + Adam", FORWARD["heads"], update("heads") + 4 * (B * H + 2 * B * L), 0, False),
-    ("gather of the next rows", B * D, 2 * B * D, B * D, False),
+    ("rows of the next batch", 0, 16 * B, 0, False),
     ("loss and its parts", 2 * 2 * B, 4 * 2 * B, 0, False),
 ]
 

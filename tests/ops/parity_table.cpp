@@ -274,7 +274,7 @@ class Table {
   }
 
   void gathers() {
-    for (const Dense& s : dense) gathered(s, s.b < 100);
+    for (const Dense& s : dense) gathered(s, s.b == 31 || s.b == 65);
     gathered(dense_large, false);
     // Of rows that can be copied by 16 and by 4 bytes: the largest of the tests of mutations, which
     // take several slabs; and medium tiles on few multiprocessors.
