@@ -153,15 +153,16 @@ TEST(SimtGather, ARowOutsideTheWindowIsAFault) {
     const auto cases = parity_table();
     const auto c = std::ranges::find_if(cases, [&](const Case& one) {
       return one.op == op && one.inputs[0].dtype == DType::u8 && elements(one) <= 12'000 &&
-             one.inputs[1].shape.elements() == 65;
+             one.inputs[1].shape.elements() >= 33;
     });
     ASSERT_NE(c, cases.end());
     const CaseGraph g = case_graph(*c);
     std::vector<Tensor> inputs = case_inputs(*c);
-    const std::int64_t good = inputs[1].as<std::int64_t>()[64];
+    std::int64_t& last = inputs[1].as<std::int64_t>().back();
+    const std::int64_t good = last;
     for (const std::int64_t row : {good, std::int64_t{8}, std::int64_t{-1}, INT64_MIN}) {
       SCOPED_TRACE(std::string(op) + ", row " + std::to_string(row));
-      inputs[1].as<std::int64_t>()[64] = row;
+      last = row;
       const auto store = device->make_store();
       for (std::size_t i = 0; i < g.inputs.size(); ++i)
         if (g.inputs[i]) store->write(g.graph[g.inputs[i]].name, inputs[i]);
