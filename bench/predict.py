@@ -203,8 +203,10 @@ def kernels_section(costs, path):
                  f"{sum(n['mbytes'] for n in report['results']):.1f}", f"**{total:.1f}**",
                  UNMEASURED if not on_gpu else f"{sum(n['us'] for n in report['results']):.1f}"))
     return ["## The plan's nodes as they are compiled", "",
-            f"Batch {report['batch']}; from `cuvae bench --suite kernels --json`, whose work does not "
-            "depend on the device. Bytes are the least that must move, through L2. The prediction "
+            f"Batch {report['batch']}; from `cuvae bench --suite kernels --json`" +
+            ("" if on_gpu else ", as a CPU's plan has them: a GPU's reads the batch's bytes where this "
+             "one gathers first, and has the heads and the layer behind them in one node each way") +
+            ". Bytes are the least that must move, through L2. The prediction "
             "takes each node for dependent and without programmatic launch, in tf32.", "",
             *table(("node", "operator", "MFLOP", "MB", "predicted, us", "measured, us"), rows)]
 

@@ -27,12 +27,11 @@ std::string GemmPlan::str() const {
   return std::string(name_of(tile)) + " " + std::string(name_of(math));
 }
 
-// The largest tile that still gives most multiprocessors something to do: larger ones read their
-// operands fewer times, but a product that leaves the chip idle is slow whatever it reads.
-//
-// Beside the slabs a block may have what its epilogue keeps.
+// What an epilogue may have in shared memory beside the slabs.
 constexpr std::int64_t static_epilogue_bytes = 5120;
 
+// The largest tile that still gives most multiprocessors something to do: larger ones read their
+// operands fewer times, but a product that leaves the chip idle is slow whatever it reads.
 TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
   const std::int64_t busy = std::int64_t{node.gpu.multiprocessors} * 3 / 4;
   const auto fits = [&]<class T>(T) {
