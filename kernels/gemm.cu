@@ -27,6 +27,9 @@ std::string GemmPlan::str() const {
   return std::string(name_of(tile)) + " " + std::string(name_of(math));
 }
 
+// What an epilogue may have in shared memory beside the slabs.
+constexpr std::int64_t static_epilogue_bytes = 5120;
+
 // The largest tile that still gives most multiprocessors something to do: larger ones read their
 // operands fewer times, but a product that leaves the chip idle is slow whatever it reads.
 TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
@@ -37,7 +40,7 @@ TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
                                  std::max(gemm_shared_floats<T, true, false>(),
                                           gemm_shared_floats<T, false, false>()));
     return divide_up(m, T::M) * divide_up(n, T::N) >= busy &&
-           shared + 1024 <= node.gpu.shared_bytes_per_block_optin;
+           shared + static_epilogue_bytes <= node.gpu.shared_bytes_per_block_optin;
   };
   if (fits(LargeTile{})) return TileSize::large;
   return fits(MediumTile{}) ? TileSize::medium : TileSize::small;

@@ -9,6 +9,8 @@
 //   struct State;                          // one for each block, in shared memory
 //   static tiles_n<T>(n), b_row<T>(tile_n, row, n): which columns a tile has
 //   idle(): nothing is to be done at all; begin(State&): made by one thread before the product
+//   prefetch<T>(tile_m, tile_n, later, State&): all threads ask for what the epilogue will read
+//     and depends on the node's early inputs only; `later`: copies may still be under way
 //   operator()(const Finished<T>&, const State&): all threads of the block
 //
 // The first slabs of B are asked for before the kernel waits for its producers where the executor
@@ -59,7 +61,10 @@ struct PlainColumns {
     return at < n ? at : -1;
   }
   __device__ bool idle() const { return false; }
-  __device__ void begin(State&) const {}
+  template <class OwnState>
+  __device__ void begin(OwnState&) const {}
+  template <class T, class OwnState>
+  __device__ void prefetch(int, int, bool, OwnState&) const {}
 };
 
 template <class T, class Math, bool a_k, bool b_k, class Epilogue, class A = float, class B = float>
@@ -93,11 +98,14 @@ __global__ void __launch_bounds__(T::threads, 1)  // 1: registers rather than sp
   };
 
   constexpr int ahead = T::stages - 1;
-  if (shape.early)
+  if (shape.early) {
     for (int slab = 0; slab < ahead && slab < slabs; ++slab) load_b(slab);
+    epilogue.template prefetch<T>(tile_m, tile_n, slabs > 0, state[0]);
+  }
   device::wait_for_producers();
   device::let_dependents_start();  // they ask for their weights, and wait
   if (epilogue.idle()) return;
+  if (!shape.early) epilogue.template prefetch<T>(tile_m, tile_n, slabs > 0, state[0]);
   for (int slab = 0; slab < ahead; ++slab) {
     if (slab < slabs) {
       load_a(slab);

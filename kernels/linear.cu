@@ -1,8 +1,7 @@
 // The dense layer, its activation, and its gradients.
 
-#include "kernels/linear.cuh"
-
 #include "kernels/activation.cuh"
+#include "kernels/gather_gemm.cuh"
 #include "kernels/storage.cuh"
 #include "ops/rules.h"
 
@@ -90,6 +89,37 @@ CudaKernel cuda_linear(CudaNode& node) {
 CudaKernel cuda_linear_activation(CudaNode& node) {
   return dense(node, device_activation(activation_of(node.attrs())),
                flag_of(node.attrs(), "save_input") ? 1 : -1);
+}
+
+static LinearSizes gathered_sizes(const CudaNode& node) {
+  return {node.in(1)[0], node.in(0)[1], node.in(2)[0]};
+}
+
+CudaKernel cuda_linear_gather_activation(CudaNode& node) {
+  const LinearSizes s = gathered_sizes(node);
+  const GemmPlan plan = plan_gemm<DenseEpilogue>(node, s.batch, s.out);
+  const WindowRows prepared = prepare_rows(node);
+  const bool bias = node.has(3);
+  const bool save = flag_of(node.attrs(), "save_input");
+  const bool y = node.out_bf16(0);
+  DeviceActivation f;
+  if (node.attrs().has("kind")) f = device_activation(activation_of(node.attrs()));
+  node.early_inputs = {0, 1};  // the weights are what the last node of a step has just written
+  return [=](const CudaArgs& args) {
+    launch_gathered<true>(args, plan, forward_shape(s, args.early), bind_rows(prepared, args),
+                          args.in(2),
+                          DenseEpilogue{{},
+                                        f,
+                                        bias ? args.in(3) : nullptr,
+                                        reals_out(args, 0, y),
+                                        save ? args.out(1) : nullptr,
+                                        s.out});
+  };
+}
+
+bool cuda_supports_linear_gather_activation(const CudaNode& node) {
+  const LinearSizes s = gathered_sizes(node);
+  return supports_gathered(node, s, s.batch, s.out);
 }
 
 static CudaKernel dgrad(CudaNode& node, DeviceActivation f, bool activation) {

@@ -39,6 +39,8 @@ struct SampleKlEpilogue {
   }
   __device__ bool idle() const { return false; }
   __device__ void begin(State&) const {}
+  template <class T>
+  __device__ void prefetch(int, int, bool, State&) const {}
 
   template <class T>
   __device__ void operator()(const Finished<T>& tile, const State&) const {

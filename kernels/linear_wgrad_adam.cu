@@ -1,7 +1,7 @@
 // A dense layer's weight gradient and its update: the gradient never reaches memory.
 
 #include "kernels/adam.cuh"
-#include "kernels/linear.cuh"
+#include "kernels/gather_gemm.cuh"
 
 namespace CUVAE_KERNELS {
 
@@ -57,5 +57,37 @@ CudaKernel cuda_linear_wgrad_adam(CudaNode& node) {
 }
 
 CUVAE_CUDA_PRODUCT(linear_wgrad_adam, wgrad_sizes)
+
+static LinearSizes gathered_sizes(const CudaNode& node) {
+  return {node.in(1)[0], node.in(0)[1], node.in(2)[1]};
+}
+
+CudaKernel cuda_linear_gather_wgrad_adam(CudaNode& node) {
+  const LinearSizes s = gathered_sizes(node);
+  const GemmPlan plan = plan_gemm<WgradAdamEpilogue>(node, s.out, s.in);
+  const Adam prepared = prepare_adam(adam_of(node.attrs()));
+  const WindowRows rows = prepare_rows(node);
+  const bool bias = node.has(6);
+  node.early_inputs = {0, 1, 11};
+  return [=](const CudaArgs& args) {
+    GemmShape shape = wgrad_shape(s);
+    shape.early = args.early;
+    launch_gathered<false>(args, plan, shape, bind_rows(rows, args), args.in(2),
+                           WgradAdamEpilogue{{},
+                                             bind_adam(prepared, args, 9, 10, 11),
+                                             args.out(0),
+                                             args.out(1),
+                                             args.out(2),
+                                             bias ? args.out(3) : nullptr,
+                                             bias ? args.out(4) : nullptr,
+                                             bias ? args.out(5) : nullptr,
+                                             s.in});
+  };
+}
+
+bool cuda_supports_linear_gather_wgrad_adam(const CudaNode& node) {
+  const LinearSizes s = gathered_sizes(node);
+  return supports_gathered(node, s, s.out, s.in);
+}
 
 }  // namespace CUVAE_KERNELS

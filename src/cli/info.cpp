@@ -166,7 +166,9 @@ int config_info(const Options& options, const Output& output) {
   if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot);
   // Two steps: what the second adds to the longest path is what a step of many takes.
   spec.steps = 2;
-  const Graph graph = prune(fuse(model.training_graph(spec)).graph).graph;
+  const Graph fused = fuse(model.training_graph(spec)).graph;
+  const Graph graph =
+      prune(fuse_gather(fused, [](const Graph&, const Node&) { return true; }).graph).graph;
   const auto depth = [&](int steps) {
     PlanOptions parallel;
     parallel.steps = steps;

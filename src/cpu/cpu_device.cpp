@@ -85,6 +85,7 @@ class CpuDevice final : public Device {
     // What nobody reads must not stand in the way of a fusion.
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;
+    // Without fuse_gather(): converting the batch once, for all that read it, takes a CPU as long.
     chosen = lower(chosen, cpu_supports).graph;
     if (!options.keep_all) chosen = prune(chosen).graph;
     for (const Node& node : chosen.nodes())

@@ -122,6 +122,17 @@ std::vector<BlasProduct> inner_products(const Graph& graph, const Node& node, Pr
     product.k = w[0];
     return product;
   };
+  if (node.op == Op::linear_gather_activation) return {forward(in(1)[0], in(2))};
+  if (node.op == Op::linear_gather_nll) return {forward(in(1)[0], in(3))};
+  if (node.op == Op::linear_gather_wgrad_adam) {
+    BlasProduct product;
+    product.precision = precision;
+    product.m = in(3)[0];
+    product.n = in(3)[1];
+    product.k = in(1)[0];
+    product.a_transposed = true;
+    return {product};
+  }
   const std::int64_t batch =
       node.op == Op::linear_bottleneck || node.op == Op::linear_dgrad_bottleneck ? in(0)[0] : 0;
   if (node.op == Op::linear_bottleneck) return {forward(batch, in(1)), forward(batch, in(3))};

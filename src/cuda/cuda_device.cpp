@@ -215,6 +215,7 @@ class CudaDevice final : public Device {
     Graph chosen = options.keep_all ? graph : prune(graph).graph;
     if (options.fuse) chosen = fuse(chosen).graph;
     chosen = lower(chosen, supports).graph;
+    if (options.fuse && !options.keep_all) chosen = fuse_gather(chosen, supports).graph;
     if (!options.keep_all) chosen = prune(chosen).graph;
     for (const Node& node : chosen.nodes())
       if (!supports(chosen, node))

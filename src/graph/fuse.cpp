@@ -493,10 +493,61 @@ class Fuser {
   std::vector<Group> groups_;
 };
 
+// What reads a batch as input `slot`, and what reads it through the indices.
+struct Reader {
+  Op op;
+  Op gathering;
+  std::size_t slot;
+};
+constexpr Reader batch_readers[] = {
+    {Op::linear, Op::linear_gather_activation, 0},
+    {Op::linear_activation, Op::linear_gather_activation, 0},
+    {Op::linear_nll, Op::linear_gather_nll, 3},
+    {Op::linear_wgrad_adam, Op::linear_gather_wgrad_adam, 1},
+};
+
+// The gathering node in place of one that reads a batch in that input only.
+std::optional<Group> gathering(const Graph& graph, const Node& node) {
+  const auto* reader = std::find_if(std::begin(batch_readers), std::end(batch_readers),
+                                    [&](const Reader& one) { return one.op == node.op; });
+  if (reader == std::end(batch_readers)) return {};
+  const Value x = input(node, reader->slot);
+  if (!x || graph[x].producer < 0 || std::count(node.inputs.begin(), node.inputs.end(), x) != 1)
+    return {};
+  const Node& gather = graph.nodes()[graph[x].producer];
+  if (gather.op != Op::gather) return {};
+  Group group{{}, reader->gathering, node.name, gather.inputs, node.outputs, node.attrs};
+  append(group.inputs, node.inputs);
+  group.inputs.erase(group.inputs.begin() + 2 + static_cast<std::ptrdiff_t>(reader->slot));
+  for (const auto& [name, attr] : gather.attrs.entries()) group.attrs.set(name, attr);
+  return group;
+}
+
 }  // namespace
 
 Rewritten fuse(const Graph& graph, const FuseOptions& options) {
   return Fuser(graph, options).run();
+}
+
+Rewritten fuse_gather(const Graph& graph,
+                      const std::function<bool(const Graph&, const Node&)>& supports) {
+  std::vector<bool> stays(graph.nodes().size(), false);
+  while (true) {
+    Rewriter rewriter(graph);
+    bool all = true;
+    for (std::size_t n = 0; n < graph.nodes().size(); ++n) {
+      const Node& node = graph.nodes()[n];
+      const auto group = stays[n] ? std::nullopt : gathering(graph, node);
+      if (!group) {
+        rewriter.copy(node);
+        continue;
+      }
+      rewriter.add(group->op, group->name, group->inputs, group->attrs, group->outputs);
+      stays[n] = !supports(rewriter.graph(), rewriter.graph().nodes().back());
+      all = all && !stays[n];
+    }
+    if (all) return rewriter.finish();
+  }
 }
 
 }  // namespace cuvae

@@ -34,6 +34,13 @@ struct FuseOptions {
 // only. dW + update fuses only where the gradient has no other reader.
 Rewritten fuse(const Graph& graph, const FuseOptions& options = {});
 
+// Lets what reads a gathered batch read the window's rows through their indices itself (the
+// operators linear_gather_*), node by node where `supports` takes the new one. Where nothing is
+// left that reads the batch as a matrix, prune() drops the gather. After lower(), so that only
+// nodes that stay as they are can change.
+Rewritten fuse_gather(const Graph& graph,
+                      const std::function<bool(const Graph&, const Node&)>& supports);
+
 // Replaces the fused nodes that a backend does not support by their composed definitions, and what
 // these hold in its turn. Nodes of a definition are called "<node>/<part>", made unique.
 Rewritten lower(const Graph& graph, const std::function<bool(const Graph&, const Node&)>& supports);

@@ -5,6 +5,17 @@
 #include "ops/rules.h"
 
 namespace cuvae {
+
+Shape expect_gather(const InferContext& c) {
+  if (c.dtype(0) != DType::u8) c.expect(0, DType::f32);
+  c.rank(0, 2, "[R, D]");
+  c.expect(1, DType::i64);
+  c.rank(1, 1, "[B]");
+  static_cast<void>(c.attrs().real("scale", 1.0));
+  static_cast<void>(c.attrs().real("shift", 0.0));
+  return Shape{c.shape(1)[0], c.shape(0)[1]};
+}
+
 namespace {
 
 std::vector<OutputSpec> batch_index_infer(const InferContext& c) {
@@ -24,13 +35,7 @@ std::vector<OutputSpec> batch_index_infer(const InferContext& c) {
 
 std::vector<OutputSpec> gather_infer(const InferContext& c) {
   c.inputs(2);
-  if (c.dtype(0) != DType::u8) c.expect(0, DType::f32);
-  c.rank(0, 2, "[R, D]");
-  c.expect(1, DType::i64);
-  c.rank(1, 1, "[B]");
-  static_cast<void>(c.attrs().real("scale", 1.0));
-  static_cast<void>(c.attrs().real("shift", 0.0));
-  return {{"", DType::f32, Shape{c.shape(1)[0], c.shape(0)[1]}}};
+  return {{"", DType::f32, expect_gather(c)}};
 }
 
 // A dataset does not learn: what flows back into a window of reals is dropped.

@@ -41,6 +41,8 @@ void expect_hyper(const InferContext& c, int i);
 // The attribute `slot`: a column of the hyper-parameters, which may be given as that input.
 void expect_slot(const InferContext& c, int hyper);
 void expect_commit(const InferContext& c, int i);
+// gather's inputs, window u8 or f32 [R, D] and row i64 [B], as inputs 0 and 1: [B, D].
+Shape expect_gather(const InferContext& c);
 
 // Reads and writes everything once, and does `flops` per element of output 0.
 Cost elementwise_cost(const Graph& graph, const Node& node, double flops);

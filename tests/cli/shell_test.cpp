@@ -376,7 +376,7 @@ TEST(Shell, InfoTellsTheBuildAndAConfiguration) {
   EXPECT_EQ(json.at("parameters"), 785 * 512 + 513 * 64 + 33 * 512 + 513 * 784);
   EXPECT_EQ(json.at("layers").at(0).at("name"), "encoder.0.weight");
   EXPECT_EQ(json.at("layers").at(0).at("shape"), Json({512, 784}));
-  EXPECT_EQ(json.at("nodes"), 14);
+  EXPECT_EQ(json.at("nodes"), 13);
   EXPECT_EQ(json.at("dependent_nodes"), 6);
   const Json large = Json::parse(
       run({"info", "--preset", "mnist-mlp", "--batch-size", "4096", "--json"}, there).out);

@@ -61,8 +61,10 @@ CudaKernel prepare(CudaNode& node) {
   state->kernel = cpu_kernel<float>(on_cpu);
   state->scratch.resize(static_cast<std::size_t>(on_cpu.scratch) + 64);
   state->shared.resize(static_cast<std::size_t>(on_cpu.shared) + 64);
+  constexpr bool gathers = op == Op::gather || op == Op::linear_gather_activation ||
+                           op == Op::linear_gather_nll || op == Op::linear_gather_wgrad_adam;
   state->fault = op == Op::batch_index ? FaultKind::position
-                 : op == Op::gather    ? FaultKind::row
+                 : gathers             ? FaultKind::row
                                        : FaultKind::key;
   constexpr auto id = static_cast<std::int64_t>(op);
   node.workspace_bytes = id % 3 * 100;

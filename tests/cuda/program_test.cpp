@@ -280,11 +280,17 @@ TEST(CudaProgram, FaultsAreTheCpusErrorsAndTheNextRunWorks) {
   const TrainingGraph model = small_model();
   struct Case {
     std::vector<std::int64_t> clock;
-    std::string where_and_mend;
+    std::string where;
+    std::string on_the_gpu;  // whose first layer gathers
+    std::string mend;
   };
+  const std::string batch = "(node `batch` (batch_index)): ";
   const std::vector<Case> cases = {
-      {{11, 0, 0, 60, 0}, "(node `batch` (batch_index)): a run stays within one epoch"},
-      {{11, 0, 0, 0, 50}, "(node `x` (gather)): the clock's base and the window must agree"}};
+      {{11, 0, 0, 60, 0}, batch, batch, "a run stays within one epoch"},
+      {{11, 0, 0, 0, 50},
+       "(node `x` (gather)): ",
+       "(node `encoder.0.relu` (linear_gather_activation)): ",
+       "the clock's base and the window must agree"}};
   for (const char* exec : {"eager", "graph"})
     for (const Case& bad : cases) {
       const auto cpu = make_cpu_device({.threads = 1});
@@ -293,7 +299,7 @@ TEST(CudaProgram, FaultsAreTheCpusErrorsAndTheNextRunWorks) {
       show_step(*cpu_store, 0);
       cpu_store->write("clock", integers(Shape{5}, bad.clock));
       const auto reference = cpu->compile(model.graph, *cpu_store, {});
-      EXPECT_TRUE(has(error_of(Status::failed, [&] { reference->run(); }), bad.where_and_mend));
+      EXPECT_TRUE(has(error_of(Status::failed, [&] { reference->run(); }), bad.where + bad.mend));
 
       Gpu gpu;
       const auto store = gpu.device->make_store();
@@ -305,7 +311,7 @@ TEST(CudaProgram, FaultsAreTheCpusErrorsAndTheNextRunWorks) {
       store->write("clock", integers(Shape{5}, bad.clock));
       program->run();  // says nothing yet
       const std::string text = error_of(Status::failed, [&] { (void)store->read("commit"); });
-      EXPECT_TRUE(has(text, bad.where_and_mend));
+      EXPECT_TRUE(has(text, bad.on_the_gpu + bad.mend));
       fill(*store, model.graph);
       show_step(*store, 0);
       program->run();
@@ -313,7 +319,7 @@ TEST(CudaProgram, FaultsAreTheCpusErrorsAndTheNextRunWorks) {
       // Node by node it is the node that says so.
       store->write("clock", integers(Shape{5}, bad.clock));
       EXPECT_TRUE(has(error_of(Status::failed, [&] { program->run([](const TaskView&) {}); }),
-                      bad.where_and_mend));
+                      bad.on_the_gpu + bad.mend));
     }
 }
 

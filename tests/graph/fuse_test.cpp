@@ -782,6 +782,90 @@ TEST(Fuse, KeepsUnusedPersistentValuesAndStreams) {
   EXPECT_EQ(result.graph.nodes().back().attrs.integer("stream"), 1);
 }
 
+// gather -> what reads the batch
+
+struct Batch : Layer {
+  Value data = g.input("data", DType::u8, Shape{9, 6});
+  Value row = g.input("row", DType::i64, Shape{4});
+  Value batch = g.apply("gather", "batch", {data, row}, {{"scale", 0.5}, {"shift", 3.0}});
+};
+
+// The operators after fusion, where `supports` takes those of some kinds.
+Ops gathering(const Graph& g, const std::vector<Op>& unsupported = {}) {
+  const Rewritten result = fuse_gather(fuse(g).graph, [&](const Graph& in, const Node& node) {
+    EXPECT_EQ(&in.nodes().back(), &node);
+    EXPECT_TRUE(op_def(node.op).name.starts_with("linear_gather_"));
+    return std::find(unsupported.begin(), unsupported.end(), node.op) == unsupported.end();
+  });
+  check_plan(make_plan(result.graph, {}));
+  return op_names(prune(result.graph).graph);
+}
+
+TEST(FuseGather, TheLayerTakesTheRowsAndTheAttributesOfBoth) {
+  Batch b;
+  const Value pre = b.g.apply("linear", "fc", {b.batch, b.w, b.b});
+  const Value y = b.g.apply("activation", "y", {pre}, kind("tanh"));
+  b.g.output(y);
+  const Graph fused = fuse(b.g).graph;
+  const Rewritten result = fuse_gather(fused, [](const Graph&, const Node&) { return true; });
+  const Node& node = producer(result.graph, "y");
+  ASSERT_EQ(node.op, Op::linear_gather_activation);
+  const auto now = [&](const char* name) { return result.graph.find(name); };
+  EXPECT_EQ(node.inputs, (std::vector<Value>{now("data"), now("row"), now("w"), now("b")}));
+  EXPECT_EQ(node.attrs, (Attrs{{"kind", std::string("tanh")}, {"scale", 0.5}, {"shift", 3.0}}));
+  EXPECT_TRUE(result.graph.is_output(now("y")));
+  EXPECT_EQ(gathering(b.g), (Ops{"linear_gather_activation"}));
+  EXPECT_EQ(gathering(b.g, {Op::linear_gather_activation}), (Ops{"gather", "linear_activation"}));
+  // Its definition is the two again.
+  const Graph parts = lower(result.graph, [](const Graph&, const Node& n) {
+                        return n.op == Op::linear_activation;
+                      }).graph;
+  EXPECT_EQ(op_names(prune(parts).graph), (Ops{"gather", "linear_activation"}));
+  EXPECT_EQ(producer(parts, "y").attrs, kind("tanh"));
+}
+
+TEST(FuseGather, ALayerWithoutAnActivationOrABias) {
+  Batch b;
+  b.g.output(b.g.apply("linear", "fc", {b.batch, b.w}));
+  EXPECT_EQ(gathering(b.g), (Ops{"linear_gather_activation"}));
+}
+
+TEST(FuseGather, TheGatherStaysForWhoReadsAMatrix) {
+  Batch b;
+  b.g.output(
+      b.g.apply("activation", "y", {b.g.apply("linear", "fc", {b.batch, b.w})}, kind("relu")));
+  b.g.output(b.g.apply("scale", "other", {b.batch}));
+  EXPECT_EQ(gathering(b.g), (Ops{"gather", "linear_gather_activation", "scale"}));
+  Batch output;
+  output.g.output(output.g.apply(
+      "activation", "y", {output.g.apply("linear", "fc", {output.batch, output.w})}, kind("relu")));
+  output.g.output(output.batch);
+  EXPECT_EQ(gathering(output.g), (Ops{"gather", "linear_gather_activation"}));
+}
+
+TEST(FuseGather, EachReaderForItself) {
+  const Graph model = training_graph({.batch = 8, .rows = 20}).graph;
+  const Op all[] = {Op::linear_gather_activation, Op::linear_gather_nll,
+                    Op::linear_gather_wgrad_adam};
+  for (const Op without : all) {
+    const Ops ops = gathering(model, {without});
+    EXPECT_EQ(std::count(ops.begin(), ops.end(), "gather"), 1);
+    for (const Op op : all)
+      EXPECT_EQ(std::count(ops.begin(), ops.end(), op_def(op).name), op == without ? 0 : 1);
+  }
+}
+
+// What is not the batch in that place: an operand beside it, or the batch in two places.
+TEST(FuseGather, OnlyWhereTheBatchIsThatInputAndNoOther) {
+  Batch b;
+  const Value w = b.g.apply("gather", "weight", {b.data, b.g.input("rows", DType::i64, Shape{6})});
+  b.g.output(b.g.apply("linear", "fc", {b.x, w}));
+  EXPECT_EQ(gathering(b.g), (Ops{"gather", "linear"}));
+  Batch both;
+  both.g.output(both.g.apply("linear", "fc", {both.batch, both.batch}));
+  EXPECT_EQ(gathering(both.g), (Ops{"gather", "linear"}));
+}
+
 TEST(Lower, ReplacesOnlyWhatIsNotSupported) {
   const TrainingGraph model = training_graph({.batch = 8, .rows = 20});
   const Graph whole = fuse(model.graph).graph;

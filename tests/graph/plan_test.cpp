@@ -352,7 +352,8 @@ TEST(Plan, RefusesMoreStepsThanRowsOfHyperParameters) {
 
 // An operator that takes hyper-parameters says which input they are.
 TEST(Plan, EveryReaderOfHyperParametersIsChecked) {
-  const Op readers[] = {Op::fill, Op::scale, Op::adam, Op::linear_wgrad_adam, Op::elbo};
+  const Op readers[] = {
+      Op::fill, Op::scale, Op::adam, Op::linear_wgrad_adam, Op::elbo, Op::linear_gather_wgrad_adam};
   for (const OpDef* def : all_ops()) {
     const bool reads =
         std::find(std::begin(readers), std::end(readers), def->op) != std::end(readers);

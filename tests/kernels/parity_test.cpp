@@ -9,6 +9,8 @@
 
 #include "cuda/mixed_case.h"
 #include "cuda/training_case.h"
+#include "cuvae/error.h"
+#include "graph/passes.h"
 #include "kernels/simt_backends.h"
 #include "simt/sanitizer.h"
 
@@ -98,6 +100,90 @@ std::vector<OpOnBackend> fused_combinations() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, SimtFused, ::testing::ValuesIn(fused_combinations()), test_name);
+
+// Bytes become the floats that gather makes of them: whether a batch is written or not shows in no
+// bit of any result, in any arithmetic.
+TEST(SimtGather, GivesTheBitsOfAWrittenBatch) {
+  if (simt::with_asan || simt::with_tsan) GTEST_SKIP() << "the plain build says it";
+  int compared = 0;
+  for (const SimtBackend& backend : simt_backends()) {
+    if (backend.name.starts_with("simt of")) continue;
+    const auto device = backend.make_device(0);
+    for (const Case& c : parity_table()) {
+      if (!c.op.starts_with("linear_gather_") || c.inputs[0].dtype != DType::u8) continue;
+      if (elements(c) > 12'000 || c.inputs[1].shape.elements() < 30) continue;
+      SCOPED_TRACE(c.id() + " on " + backend.name);
+      const CaseGraph g = case_graph(c);
+      const Rewritten parts = lower(g.graph, [](const Graph&, const Node& node) {
+        return !op_def(node.op).name.starts_with("linear_gather_");
+      });
+      const std::vector<Tensor> inputs = case_inputs(c);
+      const auto results = [&](const Graph& graph) {
+        const auto store = device->make_store();
+        for (std::size_t i = 0; i < g.inputs.size(); ++i)
+          if (g.inputs[i]) store->write(g.graph[g.inputs[i]].name, inputs[i]);
+        CompileOptions options = backend.options;
+        options.fuse = false;
+        const auto program = device->compile(graph, *store, options);
+        program->run();
+        std::vector<Tensor> all;
+        for (const Value output : g.outputs) {
+          const Value root = g.graph.root(output);
+          all.push_back(root ? store->read(g.graph[root].name)
+                             : program->read(g.graph[output].name));
+        }
+        return std::pair(std::move(all), program->graph().nodes().size());
+      };
+      const auto [gathered, one] = results(g.graph);
+      const auto [written, two] = results(parts.graph);
+      EXPECT_EQ(one, 1U);
+      EXPECT_EQ(two, 2U);
+      for (std::size_t i = 0; i < gathered.size(); ++i)
+        EXPECT_TRUE(std::ranges::equal(gathered[i].bytes(), written[i].bytes())) << i;
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 30);
+}
+
+// A row outside the window is told by whoever reads it, and by nobody who reads the others.
+TEST(SimtGather, ARowOutsideTheWindowIsAFault) {
+  const auto device = make_simt_device(simt_variant(0));
+  for (const char* op :
+       {"linear_gather_activation", "linear_gather_nll", "linear_gather_wgrad_adam"}) {
+    const auto cases = parity_table();
+    const auto c = std::ranges::find_if(cases, [&](const Case& one) {
+      return one.op == op && one.inputs[0].dtype == DType::u8 && elements(one) <= 12'000 &&
+             one.inputs[1].shape.elements() >= 33;
+    });
+    ASSERT_NE(c, cases.end());
+    const CaseGraph g = case_graph(*c);
+    std::vector<Tensor> inputs = case_inputs(*c);
+    std::int64_t& last = inputs[1].as<std::int64_t>().back();
+    const std::int64_t good = last;
+    for (const std::int64_t row : {good, std::int64_t{8}, std::int64_t{-1}, INT64_MIN}) {
+      SCOPED_TRACE(std::string(op) + ", row " + std::to_string(row));
+      last = row;
+      const auto store = device->make_store();
+      for (std::size_t i = 0; i < g.inputs.size(); ++i)
+        if (g.inputs[i]) store->write(g.graph[g.inputs[i]].name, inputs[i]);
+      const auto program = device->compile(g.graph, *store, {});
+      program->run();
+      std::string said;
+      try {
+        static_cast<void>(store->read("in1"));
+      } catch (const Error& error) {
+        said = error.what();
+      }
+      if (row == good)
+        EXPECT_EQ(said, "");
+      else
+        EXPECT_NE(said.find("a row outside a window of 8 rows (node `node` (" + std::string(op)),
+                  said.npos)
+            << said;
+    }
+  }
+}
 
 // In this process, so that the list does not depend on which tests ran before.
 TEST(SimtKernels, EachIsLaunchedByACaseOfTheTable) {

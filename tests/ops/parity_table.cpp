@@ -215,6 +215,78 @@ class Table {
     }
   }
 
+  // Rows of a window of bytes as x [B, D] or as the target [B, D] of layers [in, D].
+  void gathered(const Dense& s, bool more) {
+    const Int rows = 8;
+    const std::string what = text(s.b, s.in, s.out);
+    const auto window = [&](Int d) {
+      return CaseInput{.shape = Shape{rows, d}, .fill = Fill::pixels, .dtype = DType::u8};
+    };
+    const auto with = [](Attrs attrs, double scale, double shift) {
+      attrs.set("scale", scale);
+      if (shift != 0) attrs.set("shift", shift);
+      return attrs;
+    };
+    const CaseInput row = indices(s.b, rows);
+    const CaseInput w = real(Shape{s.out, s.in});
+    const CaseInput bias = real(Shape{s.out});
+    const Attrs relu = {{"kind", std::string("relu")}};
+    const Attrs gelu = {{"kind", std::string("gelu")}, {"save_input", Int{1}}};
+    add("linear_gather_activation", what, {window(s.in), row, w, bias}, with(relu, 1.0 / 255, 0),
+        s.in);
+    const CaseInput h = real(Shape{s.b, s.in});
+    const CaseInput narrow = scaled(Shape{s.out, s.in}, 0.05);
+    const CaseInput dnll = real(Shape{s.b}, Fill::positive);
+    const auto nll = [&](const char* likelihood, const CaseInput& from, double scale, double shift,
+                         const char* suffix) {
+      add("linear_gather_nll", what + "_" + likelihood + suffix, {from, row, h, narrow, bias, dnll},
+          with({{"likelihood", std::string(likelihood)}, {"sigma", 0.7}}, scale, shift),
+          s.in + s.out);
+    };
+    nll("bernoulli", window(s.out), 1.0 / 255, 0, "");
+    const auto update = [&](const char* suffix, const CaseInput& from, bool on, bool with_bias,
+                            double shift) {
+      std::vector<CaseInput> inputs = {from, row, real(Shape{s.b, s.out})};
+      const auto moments = [&](Shape shape) {
+        inputs.push_back(held(shape, Storage::parameter));
+        inputs.push_back(held(shape, Storage::state));
+        inputs.push_back(held(shape, Storage::state, Fill::positive));
+      };
+      moments(Shape{s.out, s.in});
+      if (with_bias)
+        moments(Shape{s.out});
+      else
+        inputs.insert(inputs.end(), 3, none());
+      for (const CaseInput& i : {hyper(), clock(), commit(on)}) inputs.push_back(i);
+      add("linear_gather_wgrad_adam", what + suffix, inputs,
+          with({{"weight_decay", 0.01}}, 1.0 / 255, shift), s.b);
+    };
+    update("", window(s.in), true, true, 0);
+    if (!more) return;
+    add("linear_gather_activation", what + "_gelu_saved", {window(s.in), row, w},
+        with(gelu, 1.0 / 128, 127.5), s.in);
+    add("linear_gather_activation", what + "_linear", {window(s.in), row, w, bias},
+        with({}, 1.0 / 255, 0), s.in);
+    add("linear_gather_activation", what + "_real", {real(Shape{rows, s.in}), row, w, bias},
+        with(relu, 0.5, 0.25), s.in);
+    nll("gaussian", window(s.out), 1.0 / 128, 127.5, "");
+    nll("bernoulli", real(Shape{rows, s.out}, Fill::unit), 1, 0, "_real");
+    update("_no_commit", window(s.in), false, true, 0);
+    update("_no_bias", window(s.in), true, false, 127.5);
+    update("_real", real(Shape{rows, s.in}), true, true, 0.25);
+  }
+
+  void gathers() {
+    for (const Dense& s : dense) gathered(s, s.b == 31 || s.b == 65);
+    gathered(dense_large, false);
+    // Of rows that can be copied by 16 and by 4 bytes: the largest of the tests of mutations, which
+    // take several slabs; and medium tiles on few multiprocessors.
+    for (const Dense& s : {Dense{33, 208, 40}, {33, 40, 208}, {140, 80, 24}, {40, 36, 44}})
+      gathered(s, true);
+    for (const Dense& s : {Dense{150, 112, 100}, {150, 100, 112}, {130, 160, 100}})
+      gathered(s, false);
+  }
+
   void layer_pairs() {
     struct Pair {
       Int b, in, hidden, out;
@@ -409,6 +481,7 @@ const std::vector<Case>& parity_table() {
     t.data();
     t.products();
     t.bottlenecks();
+    t.gathers();
     t.layer_pairs();
     t.elementwise();
     t.rows();

@@ -187,6 +187,9 @@ double product_flops(const CaseGraph& g, const Node& node) {
   const bool forward = node.op == Op::linear || node.op == Op::linear_activation ||
                        node.op == Op::linear_nll || node.op == Op::linear_sample_kl ||
                        node.op == Op::linear_bottleneck;
+  if (node.op == Op::linear_gather_activation) return 2 * dim(1, 0) * dim(2, 0) * dim(2, 1);
+  if (node.op == Op::linear_gather_nll) return 2 * dim(1, 0) * dim(3, 0) * dim(3, 1);
+  if (node.op == Op::linear_gather_wgrad_adam) return (2 * dim(1, 0) + 14) * dim(3, 0) * dim(3, 1);
   const double product = 2 * dim(0, 0) * dim(0, 1) * (forward ? dim(1, 0) : dim(1, 1));
   if (node.op == Op::linear_bottleneck) return product + 2 * dim(0, 0) * dim(3, 0) * dim(3, 1);
   if (node.op == Op::linear_dgrad_bottleneck)

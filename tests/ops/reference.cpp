@@ -57,6 +57,10 @@ struct Operands {
 
   [[nodiscard]] bool has(std::size_t i) const { return i < c.inputs.size() && !c.inputs[i].absent; }
   [[nodiscard]] Reals real(std::size_t i) const {
+    if (tensors[i].dtype() == DType::f64) {
+      const auto values = tensors[i].as<double>();
+      return {values.begin(), values.end()};
+    }
     const auto values = tensors[i].as<float>();
     return {values.begin(), values.end()};
   }
@@ -568,6 +572,22 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     outputs[0].slack = slack_of(heads, w, o.rounding);
     outputs.insert(outputs.begin(), expect(heads));
     return outputs;
+  }
+  if (op.starts_with("linear_gather_")) {
+    // The batch on its own, and the operator that reads it as a matrix.
+    const Reals x = gather(o)[0].real;
+    Tensor batch(DType::f64, Shape{o.shape(1)[0], o.shape(0)[1]});
+    for (std::size_t i = 0; i < x.size(); ++i)
+      batch.as<double>()[i] = rounding != nullptr ? static_cast<float>(x[i]) : x[i];
+    Case plain = c;
+    plain.op = "linear_" + op.substr(14);
+    if (plain.op == "linear_activation" && !a.has("kind")) plain.op = "linear";
+    const std::ptrdiff_t slot = op.ends_with("nll") ? 3 : (op.ends_with("adam") ? 1 : 0);
+    plain.inputs.erase(plain.inputs.begin(), plain.inputs.begin() + 2);
+    plain.inputs.insert(plain.inputs.begin() + slot, {.shape = batch.shape()});
+    std::vector<Tensor> tensors(inputs.begin() + 2, inputs.end());
+    tensors.insert(tensors.begin() + slot, batch);
+    return reference(plain, tensors, rounding);
   }
   if (op == "linear_wgrad_adam") {
     const auto [dw, db] = wgrad(o);

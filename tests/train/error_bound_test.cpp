@@ -198,6 +198,9 @@ bool add_node(Graph& g, Op op) {
     case Op::sample_kl:
     case Op::sample_kl_grad:
     case Op::linear_wgrad_adam:
+    case Op::linear_gather_activation:
+    case Op::linear_gather_nll:
+    case Op::linear_gather_wgrad_adam:
     case Op::elbo:
     case Op::count: return false;
   }
