@@ -101,8 +101,7 @@ enum class Counter : int {
   graded,
   returned,
   finished,
-  updated,       // the last layer's weight
-  middle_grads,  // of all middles
+  updated,  // the last layer's weight
   middle_updated,
   limit,      // not 0: steps to be done, set by the block that sees `stop`
   abandoned,  // not 0: some block gave up
@@ -205,22 +204,26 @@ __device__ __forceinline__ void clear_weight(float* weight, int count) {
     weight[i] = stored<Format>(0.0f);
 }
 
-// Sums of the parts of all pieces, which lie `plane` floats apart, for four columns of some rows,
-// the first piece's at from[r]. Those of four pieces are asked for at once.
+// Sums of the parts of all pieces, which lie `plane` floats apart, for four columns of some rows:
+// the first piece's at parts + at[r]. Those of four pieces are asked for at once. Offsets have 32
+// bits: a part for each piece is far below 2^31 floats where the weights fit on chip.
 template <int rows>
-__device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* const (&from)[rows],
-                                          std::int64_t plane, int pieces) {
+__device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* parts,
+                                          const int (&at)[rows], int plane, int pieces) {
 #pragma unroll
   for (int r = 0; r < rows; ++r) sum[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  int offset = 0;
 #pragma unroll 1
-  for (int first = 0; first < pieces; first += 4) {
+  for (int left = pieces; left > 0; left -= 4) {
     float4 part[4][rows];
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 4; ++i) {
 #pragma unroll
       for (int r = 0; r < rows; ++r)
-        part[i][r] = first + i < pieces ? four_terms(from[r] + (first + i) * plane)
-                                        : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        part[i][r] =
+            i < left ? four_terms(parts + (at[r] + offset)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      offset += plane;
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i)
 #pragma unroll

@@ -40,8 +40,7 @@ class Middle {
       backward(step);
       arrive(counter(run_, Counter::finished));
       // What follows has to be there for the next step's forward().
-      arrive(counter(run_, Counter::middle_grads));
-      if (!await(run_, counter(run_, Counter::middle_grads), middles)) return false;
+      if (!await(run_, counter(run_, Counter::finished), middles)) return false;
       update(step);
       arrive(counter(run_, Counter::middle_updated));
       if (!await(run_, counter(run_, Counter::middle_updated), middles)) return false;
@@ -218,21 +217,18 @@ class Middle {
     if (step + 1 < run_.steps) draw(step + 1);
   }
 
-  // Four rows of the block and four columns of a matrix of parts at a time, for f to add the parts:
-  // f(row, column, their places in the first piece, from one piece to the next, pieces).
+  // Four rows of the block and four columns at a time: f(row, column, where they stand in a matrix
+  // [B, ld]); a row beyond the batch is its last one again.
   template <class F>
-  __device__ __forceinline__ void each_sum(const float* parts, int pieces, int ld, F f) const {
-    const std::int64_t plane = static_cast<std::int64_t>(batch()) * ld;
+  __device__ __forceinline__ void each_four(int ld, F f) const {
     for (int i = static_cast<int>(threadIdx.x); i < ld / 2; i += Layout::threads) {
       const int row = i % 2 * 4;
       const int column = i / 2 * 4;
       if (row >= count()) continue;
-      const float* from[4];
+      int at[4];
 #pragma unroll
-      for (int r = 0; r < 4; ++r)
-        from[r] =
-            parts + static_cast<std::int64_t>(row0() + min(row + r, count() - 1)) * ld + column;
-      f(row, column, from, plane, pieces);
+      for (int r = 0; r < 4; ++r) at[r] = (row0() + min(row + r, count() - 1)) * ld + column;
+      f(row, column, at);
     }
   }
   // Four rows and columns: to the block's tile, and turned to where all see them, with zeros beyond
@@ -289,7 +285,9 @@ class Middle {
   }
   __device__ __forceinline__ float split_sum(int splits, int ld, int row, int column) const {
     float sum = 0.0f;
-    for (int split = 0; split < splits; ++split) sum += parts()[(split * rows + row) * ld + column];
+#pragma unroll
+    for (int split = 0; split < Layout::warps; ++split)
+      if (split < splits) sum += parts()[(split * rows + row) * ld + column];
     return sum;
   }
 
@@ -298,24 +296,22 @@ class Middle {
     const int encoder = l_.sizes.encoder;
     const int decoder = l_.sizes.decoder;
     const int tile_ld = l_.middle.tile_ld;
-    each_sum(
-        run_.encode_parts, l_.encode.pieces, l_.encoder_ld,
-        [&](int row, int column, const float* const(&from)[4], std::int64_t plane, int pieces) {
-          float bias[4];
+    each_four(l_.encoder_ld, [&](int row, int column, const int(&at)[4]) {
+      float bias[4];
 #pragma unroll
-          for (int j = 0; j < 4; ++j)
-            bias[j] = column + j < encoder ? run_.encode.bias[column + j] : 0.0f;
-          float4 sum[4];
-          add_parts(sum, from, plane, pieces);
-          float h[16];
+      for (int j = 0; j < 4; ++j)
+        bias[j] = column + j < encoder ? run_.encode.bias[column + j] : 0.0f;
+      float4 sum[4];
+      add_parts(sum, run_.encode_parts, at, batch() * l_.encoder_ld, l_.encode.pieces);
+      float h[16];
 #pragma unroll
-          for (int i = 0; i < 16; ++i) h[i] = element_of(sum[i / 4], i % 4) + bias[i % 4];
-          activate_each(run_.encoder, h);
-          if (column + 4 > encoder)
+      for (int i = 0; i < 16; ++i) h[i] = element_of(sum[i / 4], i % 4) + bias[i % 4];
+      activate_each(run_.encoder, h);
+      if (column + 4 > encoder)
 #pragma unroll
-            for (int i = 0; i < 16; ++i) h[i] = column + i % 4 < encoder ? h[i] : 0.0f;
-          keep_four(h, row, column, run_.h1);
-        });
+        for (int i = 0; i < 16; ++i) h[i] = column + i % 4 < encoder ? h[i] : 0.0f;
+      keep_four(h, row, column, run_.h1);
+    });
     device::cp_async_wait<1>();  // the heads' weight
     __syncthreads();
 
@@ -377,24 +373,22 @@ class Middle {
   // P5.
   __device__ __forceinline__ void backward(int step) {
     const int tile_ld = l_.middle.tile_ld;
-    each_sum(
-        run_.back_parts, l_.back.pieces, l_.decoder_ld,
-        [&](int row, int column, const float* const(&from)[4], std::int64_t plane, int pieces) {
-          float4 kept[4];
+    each_four(l_.decoder_ld, [&](int row, int column, const int(&at)[4]) {
+      float4 kept[4];
 #pragma unroll
-          for (int r = 0; r < 4; ++r) kept[r] = four_terms(run_.h2 + (from[r] - run_.back_parts));
-          float4 sum[4];
-          add_parts(sum, from, plane, pieces);
-          float d[16];
-          float h[16];
+      for (int r = 0; r < 4; ++r) kept[r] = four_terms(run_.h2 + at[r]);
+      float4 sum[4];
+      add_parts(sum, run_.back_parts, at, batch() * l_.decoder_ld, l_.back.pieces);
+      float d[16];
+      float h[16];
 #pragma unroll
-          for (int i = 0; i < 16; ++i) {
-            d[i] = element_of(sum[i / 4], i % 4);
-            h[i] = original<Format>(element_of(kept[i / 4], i % 4));
-          }
-          activate_grad_each(run_.decoder, d, h);
-          keep_four(d, row, column, run_.dh2);
-        });
+      for (int i = 0; i < 16; ++i) {
+        d[i] = element_of(sum[i / 4], i % 4);
+        h[i] = original<Format>(element_of(kept[i / 4], i % 4));
+      }
+      activate_grad_each(run_.decoder, d, h);
+      keep_four(d, row, column, run_.dh2);
+    });
     // h1 of the first tiles below, from afar.
     constexpr int ahead = 4;
     const TilePlace at;
@@ -403,10 +397,10 @@ class Middle {
     };
     float2 h1[ahead][2];
     const auto ask = [&](float2(&to)[2], int first) {
+      const int unit0 = min(first, l_.encoder_ld - 16);
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        if (first < l_.encoder_ld)
-          to[half] = *reinterpret_cast<const float2*>(run_.h1 + h1_place(first + at.row(2 * half)));
+        to[half] = *reinterpret_cast<const float2*>(run_.h1 + h1_place(unit0 + at.row(2 * half)));
     };
 #pragma unroll
     for (int i = 0; i < ahead; ++i) ask(h1[i], (warp() + i * Layout::warps) * 16);

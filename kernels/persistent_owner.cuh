@@ -8,11 +8,11 @@ namespace CUVAE_KERNELS {
 // Which parts of the wide weights a block owns. In shared memory: registers are for moments.
 struct OwnerPlace {
   bool encodes, decodes, backs;
-  int unit0, units, input0, inputs;     // of the first layer's weight
-  int out_tile, out_piece, out0, outs;  // of the last layer's
-  int part0, parts, part_terms;         // ...: hidden units; with their padding
-  int share0, share_end;                // ...: rows of the batch whose likelihood it takes
-  int back0, back_out0, back_outs;      // of the copy for the data gradient
+  int unit0, units, input_piece, input0, inputs;  // of the first layer's weight
+  int out_tile, out_piece, out0, outs;            // of the last layer's
+  int part0, parts, part_terms;                   // ...: hidden units; with their padding
+  int share0, share_end;                        // ...: rows of the batch whose likelihood it takes
+  int back0, back_piece, back_out0, back_outs;  // of the copy for the data gradient
 };
 
 __device__ __forceinline__ OwnerPlace owner_place(const Layout& l, int block) {
@@ -21,7 +21,8 @@ __device__ __forceinline__ OwnerPlace owner_place(const Layout& l, int block) {
   p.decodes = block < l.decode.blocks();
   p.backs = block < l.back.blocks();
   p.unit0 = block / l.encode.pieces * Layout::encode_tile;
-  p.input0 = block % l.encode.pieces * l.encode.piece;
+  p.input_piece = block % l.encode.pieces;
+  p.input0 = p.input_piece * l.encode.piece;
   p.units = min(Layout::encode_tile, l.sizes.encoder - p.unit0);
   p.inputs = min(l.encode.piece, l.sizes.in - p.input0);
   p.out_tile = block / l.decode.pieces;
@@ -35,7 +36,8 @@ __device__ __forceinline__ OwnerPlace owner_place(const Layout& l, int block) {
   p.share0 = min(l.sizes.batch, p.out_piece * share);
   p.share_end = min(l.sizes.batch, p.share0 + share);
   p.back0 = block / l.back.pieces * Layout::back_tile;
-  p.back_out0 = block % l.back.pieces * l.back.piece;
+  p.back_piece = block % l.back.pieces;
+  p.back_out0 = p.back_piece * l.back.piece;
   p.back_outs = min(l.back.piece, l.sizes.in - p.back_out0);
   return p;
 }
@@ -290,8 +292,19 @@ class Owner {
     }
     __syncthreads();
   }
-  [[nodiscard]] __device__ __forceinline__ float unshifted(float sum, int row) const {
-    return (run_.shift == 0.0f ? sum : sum - run_.shift * sums_[row]) * run_.scale;
+  // Sums with bytes, of rows that `row(j, element)` names, as sums with what the bytes mean.
+  template <int tiles, class Row>
+  __device__ __forceinline__ void unshift(float (&sum)[tiles][4], Row row) const {
+    if (run_.shift != 0.0f)
+#pragma unroll
+      for (int j = 0; j < tiles; ++j)
+#pragma unroll
+        for (int element = 0; element < 4; ++element)
+          sum[j][element] -= run_.shift * sums_[row(j, element)];
+#pragma unroll
+    for (int j = 0; j < tiles; ++j)
+#pragma unroll
+      for (int element = 0; element < 4; ++element) sum[j][element] *= run_.scale;
   }
 
   // P1. The parts of 16 hidden units.
@@ -302,8 +315,7 @@ class Owner {
     const int x_ld = l_.owner.x_ld;
     const float* const w0 = weight() + at.group * ld;
     const float* const w1 = w0 + 8 * ld;
-    float* parts = run_.encode_parts +
-                   static_cast<std::int64_t>(p_.input0 / l_.encode.piece) * batch() * l_.encoder_ld;
+    float* const parts = run_.encode_parts + p_.input_piece * batch() * l_.encoder_ld;
     for (int b0 = warp() * 16; b0 < batch(); b0 += Layout::warps * 16) {
       const std::uint8_t* const x0 = x(step) + (b0 + at.group) * x_ld;
       const std::uint8_t* const x1 = x0 + 8 * x_ld;
@@ -318,11 +330,7 @@ class Owner {
             columns[0] = four_terms(w0 + k);
             columns[1] = four_terms(w1 + k);
           });
-#pragma unroll
-      for (int j = 0; j < 2; ++j)
-#pragma unroll
-        for (int element = 0; element < 4; ++element)
-          sum[j][element] = unshifted(sum[j][element], 8 * j + at.column(element));
+      unshift(sum, [&](int j, int element) { return 8 * j + at.column(element); });
       put(sum, parts, l_.encoder_ld, b0, p_.unit0);
     }
   }
@@ -364,7 +372,6 @@ class Owner {
   // share of the batch.
   __device__ __forceinline__ bool decode(int step) {
     const int ld = l_.owner.out_ld;
-    const std::int64_t plane = static_cast<std::int64_t>(batch()) * l_.out_ld;
     const int group = TilePlace().group;
     const float* const w = out_weight() + group * ld;
     for (int b0 = warp() * 16; b0 < batch(); b0 += Layout::warps * 16) {
@@ -377,7 +384,7 @@ class Owner {
                                        for (int j = 0; j < 4; ++j)
                                          columns[j] = four_terms(w + 8 * j * ld + k);
                                      });
-      put(sum, run_.logit_parts + p_.out_piece * plane, l_.out_ld, b0, p_.out0);
+      put(sum, run_.logit_parts + p_.out_piece * batch() * l_.out_ld, l_.out_ld, b0, p_.out0);
     }
     unsigned* exchanged = counter(run_, Counter::logits, p_.out_tile);
     arrive(exchanged);
@@ -389,6 +396,7 @@ class Owner {
     const int column = static_cast<int>(threadIdx.x) % 8 * 4;
     const int first = p_.share0 + static_cast<int>(threadIdx.x) / 8;
     std::uint32_t target = targets(step, first, column);
+    const float dnll = run_.dnll.at(run_.hyper + 2 * step);
     if (!await(run_, exchanged,
                (static_cast<unsigned>(step) + 1) * static_cast<unsigned>(l_.decode.pieces)))
       return false;
@@ -396,17 +404,14 @@ class Owner {
 #pragma unroll
     for (int j = 0; j < 4; ++j)
       bias[j] = column + j < p_.outs ? run_.out.bias[p_.out0 + column + j] : 0.0f;
-    const float dnll = run_.dnll.at(run_.hyper + 2 * step);
     for (int b = first; b - first < p_.share_end - p_.share0; b += rows_at_once) {
       if (b > first) target = targets(step, b, column);
       const bool mine = b < p_.share_end;
-      const std::int64_t at =
-          static_cast<std::int64_t>(mine ? b : first) * l_.out_ld + p_.out0 + column;
+      const int at[1] = {(mine ? b : first) * l_.out_ld + p_.out0 + column};
       float nll = 0.0f;
       if (mine) {
         float4 sum[1];
-        const float* const from[1] = {run_.logit_parts + at};
-        add_parts(sum, from, plane, l_.decode.pieces);
+        add_parts(sum, run_.logit_parts, at, batch() * l_.out_ld, l_.decode.pieces);
         float grad[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
@@ -418,7 +423,7 @@ class Owner {
           grad[j] = stored<Format>(exists ? dnll * term.grad : 0.0f);
           nll += exists ? term.nll : 0.0f;
         }
-        *reinterpret_cast<float4*>(run_.dlogits + at) =
+        *reinterpret_cast<float4*>(run_.dlogits + at[0]) =
             make_float4(grad[0], grad[1], grad[2], grad[3]);
       }
 #pragma unroll
@@ -462,8 +467,7 @@ class Owner {
     const int terms = (p_.back_outs + product_terms - 1) / product_terms * product_terms;
     const float* const w = back_weight() + group * ld;
     const float* const d = run_.dlogits + p_.back_out0;
-    float* parts = run_.back_parts + static_cast<std::int64_t>(p_.back_out0 / l_.back.piece) *
-                                         batch() * l_.decoder_ld;
+    float* const parts = run_.back_parts + p_.back_piece * batch() * l_.decoder_ld;
     for (int b0 = warp() * 16; b0 < batch(); b0 += Layout::warps * 16) {
       float sum[2][4] = {};
       far_product<Format, far_depth>(sum, terms, batch_row(d, l_.out_ld, b0 + group),
@@ -606,26 +610,28 @@ class Owner {
       });
     const Adam adam = adam_of_step(run_, step);
     const TilePlace at;
+    const auto row_of = [&](int, int element) { return at.row(element); };
+    unshift(sum, row_of);
 #pragma unroll
     for (int element = 0; element < 4; ++element) {
       const int row = at.row(element);
-#pragma unroll
-      for (int slot = 0; slot < 4; ++slot) sum[slot][element] = unshifted(sum[slot][element], row);
       const int column = encode_column(0, at.column(element));
       if (column < l_.encode.piece)
         update_four(adam, weight() + row * l_.owner.weight_ld + column, sum, element,
                     encode_moments_);
     }
-    if (fifth)
+    if (fifth) {
+      unshift(last, row_of);
 #pragma unroll
       for (int element = 0; element < 4; ++element) {
         float& kept =
             weight()[at.row(element) * l_.owner.weight_ld + encode_column(4, at.column(element))];
         float w = original<Format>(kept);
-        adam_update<FastRoots>(adam, *adam_, unshifted(last[0][element], at.row(element)), w,
-                               encode_moments_.m[4][element], encode_moments_.v[4][element]);
+        adam_update<FastRoots>(adam, *adam_, last[0][element], w, encode_moments_.m[4][element],
+                               encode_moments_.v[4][element]);
         kept = stored<Format>(w);
       }
+    }
     if (p_.input0 == 0) {
       float bias_sum = 0.0f;
       sum_rows<Format>(d, ld, Layout::encode_tile, batch(), [&](int row, float total) {
