@@ -167,6 +167,11 @@ struct Spread {
   [[nodiscard]] __device__ __forceinline__ int rows_at_once() const {
     return Layout::threads >> shift;
   }
+  // How many of `rows` rows are this thread's.
+  [[nodiscard]] __device__ __forceinline__ int turns(int rows) const {
+    static_assert(Layout::threads == 256);
+    return (rows - row() + rows_at_once() - 1) >> (8 - shift);
+  }
 };
 
 // Asks for rows x columns floats (columns a multiple of 4; both matrices aligned to 16 bytes).
@@ -178,12 +183,21 @@ __device__ __forceinline__ void fetch(float* to, int to_ld, const float* from, i
   for (int column = spread.piece() * 4; column < columns; column += spread.pieces_at_once() * 4) {
     float* place = to + spread.row() * to_ld + column;
     const float* source = from + static_cast<std::int64_t>(spread.row()) * from_ld + column;
-#pragma unroll 4
-    for (int row = spread.row(); row < rows; row += spread.rows_at_once()) {
+    const auto next = [&] {
       device::cp_async16(place, source);
       place += to_hop;
       source += from_hop;
+    };
+    int left = spread.turns(rows);
+#pragma unroll 1
+    for (; left >= 4; left -= 4) {
+      next();
+      next();
+      next();
+      next();
     }
+#pragma unroll 1
+    for (; left > 0; --left) next();
   }
 }
 
@@ -237,13 +251,20 @@ __device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* part
 }
 
 // Sums of rows of `count` numbers as they are stored, one row a warp after the other: f(row, sum),
-// for all of its lanes.
+// for all of its lanes. Rows begin at multiples of 16 bytes and have room for a multiple of 4.
 template <class Format, class F>
 __device__ __forceinline__ void sum_rows(const float* matrix, int ld, int rows, int count, F f) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first = static_cast<int>(threadIdx.x) % 32 * 4;
+#pragma unroll 1
   for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += Layout::warps) {
     float sum = 0.0f;
-    for (int i = lane; i < count; i += 32) sum += original<Format>(matrix[row * ld + i]);
+#pragma unroll 1
+    for (int i = first; i < count; i += 128) {
+      const float4 four = four_terms(matrix + row * ld + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        sum += i + j < count ? original<Format>(element_of(four, j)) : 0.0f;
+    }
     f(row, warp_sum(sum));
   }
 }

@@ -40,8 +40,10 @@ class Middle {
       backward(step);
       arrive(counter(run_, Counter::finished));
       // What follows has to be there for the next step's forward().
+      Weights own;
+      take(own);
       if (!await(run_, counter(run_, Counter::finished), middles)) return false;
-      update(step);
+      update(step, own);
       arrive(counter(run_, Counter::middle_updated));
       if (!await(run_, counter(run_, Counter::middle_updated), middles)) return false;
       refresh(step);
@@ -257,14 +259,15 @@ class Middle {
   template <class A>
   __device__ __forceinline__ int split_product(int width, int terms, int ld, A a_at, const float* b,
                                                int b_ld) {
-    const int tiles = (width + 15) / 16;
-    const int splits = Layout::splits(width);
+    const int shift = Layout::split_shift(width);
     const int chunk =
-        (terms / product_terms + splits - 1) / splits * product_terms;  // of the terms
+        ((terms / product_terms + (1 << shift) - 1) >> shift) * product_terms;  // of the terms
+    const int warps = Layout::warps >> shift;                                   // for each chunk
     const TilePlace at;
-    for (int unit = warp(); unit < tiles * splits; unit += Layout::warps) {
-      const int m0 = unit % tiles * 16;
-      const int k0 = unit / tiles * chunk;
+    const int split = warp() >> (3 - shift);
+    const int k0 = split * chunk;
+#pragma unroll 1
+    for (int m0 = (warp() & (warps - 1)) * 16; m0 < width; m0 += warps * 16) {
       float sum[1][4] = {};
       warp_product<Format>(
           sum, max(0, min(chunk, terms - k0)),
@@ -277,17 +280,21 @@ class Middle {
           });
 #pragma unroll
       for (int element = 0; element < 4; ++element)
-        parts()[(unit / tiles * rows + at.column(element)) * ld + m0 + at.row(element)] =
-            sum[0][element];
+        parts()[(split * rows + at.column(element)) * ld + m0 + at.row(element)] = sum[0][element];
     }
     __syncthreads();
-    return splits;
+    return 1 << shift;
   }
   __device__ __forceinline__ float split_sum(int splits, int ld, int row, int column) const {
-    float sum = 0.0f;
+    const float* const from = parts() + row * ld + column;
+    const int hop = rows * ld;
+    float part[Layout::warps];
 #pragma unroll
     for (int split = 0; split < Layout::warps; ++split)
-      if (split < splits) sum += parts()[(split * rows + row) * ld + column];
+      part[split] = split < splits ? from[split * hop] : 0.0f;
+    float sum = 0.0f;
+#pragma unroll
+    for (int split = 0; split < Layout::warps; ++split) sum += part[split];
     return sum;
   }
 
@@ -346,7 +353,7 @@ class Middle {
 #pragma unroll 1
     for (int first = warp() * 16; first < l_.decoder_ld; first += Layout::warps * 16) {
       float sum[1][4] = {};
-      warp_product<Format>(
+      warp_product<Format, false, false, true>(
           sum, l_.latent_ld,
           [=, this](int k, float4(&rows16)[2]) {
             const float* from = hidden() + (first + at.group) * l_.middle.hidden_ld + k;
@@ -430,6 +437,7 @@ class Middle {
     }
     __syncthreads();
 
+    int asked = 0;
 #pragma unroll 1
     for (int first = warp() * 16; first < l_.encoder_ld; first += Layout::warps * 16) {
       float sum[1][4] = {};
@@ -458,7 +466,11 @@ class Middle {
       for (int i = 0; i + 1 < ahead; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half) h1[i][half] = h1[i + 1][half];
-      ask(h1[ahead - 1], first + ahead * Layout::warps * 16);
+      if (++asked == ahead && first + Layout::warps * 16 < l_.encoder_ld) {
+        asked = 0;
+#pragma unroll
+        for (int i = 0; i < ahead; ++i) ask(h1[i], first + (i + 1) * Layout::warps * 16);
+      }
     }
   }
 
@@ -507,18 +519,27 @@ class Middle {
         [=](int k, float4(&columns)[1]) { columns[0] = four_terms(b + group * ld + k); });
   }
 
-  // This block's tiles of a weight, before the operands of their gradient take its place.
-  template <int slots, class Own, class Is>
-  __device__ __forceinline__ void take(float2 (&w)[slots][2], const float* weight, int ld, Own own,
-                                       Is is) const {
+  // This block's tiles of both weights, before the operands of their gradients take their place.
+  struct Weights {
+    float2 heads[Layout::heads_slots][2];
+    float2 hidden[Layout::hidden_slots][2];
+  };
+  __device__ __forceinline__ void take(Weights& own) const {
+    const auto tile_of = [](float2(&to)[2], const float* weight, int ld, Tile tile) {
 #pragma unroll
-    for (int slot = 0; slot < slots; ++slot)
-      if (const Tile tile = own(slot); is(tile))
+      for (int half = 0; half < 2; ++half)
+        to[half] =
+            *reinterpret_cast<const float2*>(weight + (tile.row + TilePlace().row(2 * half)) * ld +
+                                             tile.column + TilePlace().column(0));
+    };
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
-          w[slot][half] = *reinterpret_cast<const float2*>(
-              weight + (tile.row + TilePlace().row(2 * half)) * ld + tile.column +
-              TilePlace().column(0));
+    for (int slot = 0; slot < Layout::heads_slots; ++slot)
+      if (const Tile tile = heads_tile(slot); is_heads_tile(tile))
+        tile_of(own.heads[slot], heads(), l_.middle.heads_ld, tile);
+#pragma unroll
+    for (int slot = 0; slot < Layout::hidden_slots; ++slot)
+      if (const Tile tile = hidden_tile(slot); is_hidden_tile(tile))
+        tile_of(own.hidden[slot], hidden(), l_.middle.hidden_ld, tile);
   }
   // Their update, from the gradient's operands. What lies beyond the sizes is zero and has no
   // gradient: it stays zero.
@@ -550,18 +571,13 @@ class Middle {
 
   // dW1 = d(heads)^T h1 and dW2 = d(h2)^T z for this block's share of both, and Adam. The operands
   // take the place of the weights, which are fetched anew thereafter.
-  __device__ __forceinline__ void update(int step) {
+  __device__ __forceinline__ void update(int step, Weights& own_weights) {
     if (!commits_) return;
     const Layout::Middle& m = l_.middle;
     const auto heads_own = [this](int slot) { return heads_tile(slot); };
     const auto hidden_own = [this](int slot) { return hidden_tile(slot); };
     const auto is_heads = [this](Tile tile) { return is_heads_tile(tile); };
     const auto is_hidden = [this](Tile tile) { return is_hidden_tile(tile); };
-    float2 heads_w[Layout::heads_slots][2];
-    float2 hidden_w[Layout::hidden_slots][2];
-    take(heads_w, heads(), m.heads_ld, heads_own, is_heads);
-    take(hidden_w, hidden(), m.hidden_ld, hidden_own, is_hidden);
-    __syncthreads();  // the weights give their place
     const int ld = m.batch_ld;
     const std::int64_t from_ld = l_.rows;
     const int units = min(l_.hidden_rows, l_.decoder_ld - unit0());
@@ -582,12 +598,13 @@ class Middle {
     const Adam adam = adam_of_step(run_, step);
     const std::int64_t next = (step + 1) % 2;
     update_tiles(
-        adam, heads_w, heads_moments_, run_.heads_copy + next * l_.heads_ld * l_.encoder_ld,
-        l_.encoder_ld, heads_own, is_heads, [=](Tile own) { return all_dheads + own.row * ld; },
+        adam, own_weights.heads, heads_moments_,
+        run_.heads_copy + next * l_.heads_ld * l_.encoder_ld, l_.encoder_ld, heads_own, is_heads,
+        [=](Tile own) { return all_dheads + own.row * ld; },
         [=, this](Tile own) { return some_h1 + (own.column - column0()) * ld; });
     update_tiles(
-        adam, hidden_w, hidden_moments_, run_.hidden_copy + next * l_.decoder_ld * l_.latent_ld,
-        l_.latent_ld, hidden_own, is_hidden,
+        adam, own_weights.hidden, hidden_moments_,
+        run_.hidden_copy + next * l_.decoder_ld * l_.latent_ld, l_.latent_ld, hidden_own, is_hidden,
         [=, this](Tile own) { return some_dh2 + (own.row - unit0()) * ld; },
         [=](Tile own) { return all_z + own.column * ld; });
     // The biases: sums of the heads', then of the decoder's.

@@ -436,7 +436,7 @@ class Owner {
   }
 
   // How many slabs of a far operand are on their way at once.
-  static constexpr int far_depth = Format::parts > 1 ? 2 : 3;
+  static constexpr int far_depth = 2;
 
   // Row b of a matrix of the batch; beyond it any, for sums that nobody reads.
   [[nodiscard]] __device__ __forceinline__ const float* batch_row(const float* matrix, int ld,

@@ -71,7 +71,8 @@ inline constexpr int slab_terms = 2 * product_terms;  // that are summed from ze
 // and `group + 8`, as they are kept; load_b(k, columns) those of row `group` of each B_j, or of
 // whichever row shall be column `group` of the result. All lanes of the warp must call it. Format:
 // Tf32, Tf32x3 or Bf16; a_exact, b_exact: it holds the operand's elements as they are.
-template <class Format, bool a_exact = false, bool b_exact = false, int tiles, class A, class B>
+template <class Format, bool a_exact = false, bool b_exact = false, bool few = false, int tiles,
+          class A, class B>
 __device__ __forceinline__ void warp_product(float (&sum)[tiles][4], int terms, A load_a,
                                              B load_b) {
   const TilePlace at;
@@ -82,8 +83,9 @@ __device__ __forceinline__ void warp_product(float (&sum)[tiles][4], int terms, 
     load_b(k, columns);
     multiply_rows<Format, a_exact, b_exact>(part, rows, columns);
   };
-  // One tile leaves tensor cores waiting for themselves: two sums side by side.
-  constexpr int slabs = tiles == 1 ? 2 : 1;
+  // One tile leaves tensor cores waiting for themselves: two sums side by side, but for `few`
+  // terms.
+  constexpr int slabs = tiles == 1 && !few ? 2 : 1;
   int k = 4 * at.place;
   int left = terms;
   // Not unrolled: the kernels that use it want their registers for what they hold.

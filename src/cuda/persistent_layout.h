@@ -96,10 +96,13 @@ struct PersistentLayout {
   // Static shared memory of the kernel, at most.
   static constexpr int static_bytes = 512;
   // Into how many parts the middles cut the terms of a product of `width` rows, so that warps
-  // without a tile of their own help.
+  // without a tile of their own help: a power of two, given by its logarithm.
+  static_assert(warps == 8);
+  [[nodiscard]] static constexpr CUVAE_HOST_DEVICE int split_shift(int width) {
+    return width > 64 ? 0 : width > 32 ? 1 : width > 16 ? 2 : 3;
+  }
   [[nodiscard]] static constexpr CUVAE_HOST_DEVICE int splits(int width) {
-    const int tiles = (width + 15) / 16;
-    return tiles >= warps ? 1 : warps / tiles;
+    return 1 << split_shift(width);
   }
 
   [[nodiscard]] std::string str() const;  // a line of the cuts
