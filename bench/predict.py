@@ -78,22 +78,22 @@ GRAPH = [
 # bytes without a shift), loops by their turns; of P6 the mean of the fullest warp and another, which
 # share a scheduler. What runs while a hop or another phase is under way is not in it.
 PERSISTENT = [
-    ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (735, 837), 1),
+    ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (731, 823), 1),
     ("P2: h1, heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 3 * 8 * H * 4 / 1024, 16,
-     (1722, 1544), 1),
-    ("P3: logits by pieces", FORWARD["W4"], B * 128 * 4 / 1024, 100, (643, 476), 1),
-    ("P3: pieces exchanged, nll, d(logits)", 0, 4 * 32 * 32 * 4 / 1024, 100, (311, 300), 1),
+     (1536, 1360), 1),
+    ("P3: logits by pieces", FORWARD["W4"], B * 128 * 4 / 1024, 100, (603, 467), 1),
+    ("P3: pieces exchanged, nll, d(logits)", 0, 4 * 32 * 32 * 4 / 1024, 100, (316, 303), 1),
     ("P4: d(logits) W3, by pieces of the outputs", FORWARD["W4"], B * 272 * 4 / 1024, 96,
-     (801, 700), 1),
+     (845, 648), 1),
     ("P5: d(h2), dz, d(heads), d(h1)", FORWARD["W3"] + FORWARD["heads"], 4 * 8 * H * 4 / 1024, 16,
-     (1892, 1874), 1),
-    ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (1560, 1302), 0),
+     (1754, 1743), 1),
+    ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (1512, 1312), 0),
 ]
 # Beside P6 and P1: the middles update a share of their weights each, and fetch all of them anew.
 MIDDLES = [
     ("dW1, dW2 + Adam, a share each", FORWARD["W3"] + FORWARD["heads"],
-     (2 * L + 3 * 32) * B * 4 / 1024, 16, (2021, 1901), 1),
-    ("the new weights", 0, (2 * L * H + H * L) * 4 / 1024, 16, (664, 659), 0),
+     (2 * L + 3 * 32) * B * 4 / 1024, 16, (1703, 1589), 1),
+    ("the new weights", 0, (2 * L * H + H * L) * 4 / 1024, 16, (468, 469), 0),
 ]
 SCHEDULER_GHZ = 1.98  # an instruction of one warp a cycle
 

@@ -219,19 +219,19 @@ __device__ __forceinline__ void clear_weight(float* weight, int count) {
 }
 
 // Sums of the parts of all pieces, which lie `plane` floats apart, for four columns of some rows:
-// the first piece's at parts + at[r]. Those of four pieces are asked for at once. Offsets have 32
-// bits: a part for each piece is far below 2^31 floats where the weights fit on chip.
-template <int rows>
+// the first piece's at parts + at[r]. Those of `at_once` pieces are asked for together. Offsets
+// have 32 bits: a part for each piece is far below 2^31 floats where the weights fit on chip.
+template <int at_once, int rows>
 __device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* parts,
                                           const int (&at)[rows], int plane, int pieces) {
 #pragma unroll
   for (int r = 0; r < rows; ++r) sum[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   int offset = 0;
 #pragma unroll 1
-  for (int left = pieces; left > 0; left -= 4) {
-    float4 part[4][rows];
+  for (int left = pieces; left > 0; left -= at_once) {
+    float4 part[at_once][rows];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < at_once; ++i) {
 #pragma unroll
       for (int r = 0; r < rows; ++r)
         part[i][r] =
@@ -239,7 +239,7 @@ __device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* part
       offset += plane;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < at_once; ++i)
 #pragma unroll
       for (int r = 0; r < rows; ++r) {
         sum[r].x += part[i][r].x;

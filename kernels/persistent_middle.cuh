@@ -309,7 +309,7 @@ class Middle {
       for (int j = 0; j < 4; ++j)
         bias[j] = column + j < encoder ? run_.encode.bias[column + j] : 0.0f;
       float4 sum[4];
-      add_parts(sum, run_.encode_parts, at, batch() * l_.encoder_ld, l_.encode.pieces);
+      add_parts<3>(sum, run_.encode_parts, at, batch() * l_.encoder_ld, l_.encode.pieces);
       float h[16];
 #pragma unroll
       for (int i = 0; i < 16; ++i) h[i] = element_of(sum[i / 4], i % 4) + bias[i % 4];
@@ -385,7 +385,7 @@ class Middle {
 #pragma unroll
       for (int r = 0; r < 4; ++r) kept[r] = four_terms(run_.h2 + at[r]);
       float4 sum[4];
-      add_parts(sum, run_.back_parts, at, batch() * l_.decoder_ld, l_.back.pieces);
+      add_parts<3>(sum, run_.back_parts, at, batch() * l_.decoder_ld, l_.back.pieces);
       float d[16];
       float h[16];
 #pragma unroll

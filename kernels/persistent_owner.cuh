@@ -411,7 +411,7 @@ class Owner {
       float nll = 0.0f;
       if (mine) {
         float4 sum[1];
-        add_parts(sum, run_.logit_parts, at, batch() * l_.out_ld, l_.decode.pieces);
+        add_parts<4>(sum, run_.logit_parts, at, batch() * l_.out_ld, l_.decode.pieces);
         float grad[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
