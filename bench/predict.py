@@ -79,8 +79,8 @@ GRAPH = [
 # share a scheduler. What runs while a hop or another phase is under way is not in it.
 PERSISTENT = [
     ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (731, 823), 1),
-    ("P2: h1, heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 3 * 8 * H * 4 / 1024, 16,
-     (1536, 1360), 1),
+    ("P2: h1", 0, 3 * 8 * H * 4 / 1024, 16, (400, 349), 0),
+    ("P2: heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 0, 16, (1136, 1011), 1),
     ("P3: logits by pieces", FORWARD["W4"], B * 128 * 4 / 1024, 100, (603, 467), 1),
     ("P3: pieces exchanged, nll, d(logits)", 0, 4 * 32 * 32 * 4 / 1024, 100, (316, 303), 1),
     ("P4: d(logits) W3, by pieces of the outputs", FORWARD["W4"], B * 272 * 4 / 1024, 96,
@@ -89,7 +89,7 @@ PERSISTENT = [
      (1754, 1743), 1),
     ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (1512, 1312), 0),
 ]
-# Beside P6 and P1: the middles update a share of their weights each, and fetch all of them anew.
+# Beside P6, P1 and h1: the middles update a share of their weights each, and fetch all of them anew.
 MIDDLES = [
     ("dW1, dW2 + Adam, a share each", FORWARD["W3"] + FORWARD["heads"],
      (2 * L + 3 * 32) * B * 4 / 1024, 16, (1703, 1589), 1),
@@ -184,22 +184,22 @@ def persistent_row(costs, phase):
 def persistent_section(costs):
     rows = []
     sums = {"tf32": 0.0, "bf16": 0.0}
-    last_and_first = dict(sums)  # P6 and the next P1
+    before = dict(sums)
     beside = dict(sums)
     for phase in PERSISTENT:
         times, row = persistent_row(costs, phase)
         rows.append(row)
         for precision, value in times.items():
             sums[precision] += value
-            if phase[0][:2] in ("P1", "P6"):
-                last_and_first[precision] += value
+            if phase[0] == "P2: h1" or phase[0].startswith(("P1:", "P6:")):
+                before[precision] += value
     for phase in MIDDLES:
         times, row = persistent_row(costs, phase)
-        rows.append((f"beside P6 and P1: {row[0]}", *row[1:]))
+        rows.append((f"beside P6, P1 and h1: {row[0]}", *row[1:]))
         for precision, value in times.items():
             beside[precision] += value
-    excess = {p: max(0.0, beside[p] - last_and_first[p]) for p in sums}
-    rows.append(("by which that is longer than P6 and P1", *("",) * 5,
+    excess = {p: max(0.0, beside[p] - before[p]) for p in sums}
+    rows.append(("by which that is longer than these", *("",) * 5,
                  *(f"{t:.2f}" for t in excess.values()), UNMEASURED))
     rows.append(("**step**", f"{sum(p[1] for p in PERSISTENT) * 1e-6:.1f}", "", "", "",
                  sum(p[5] for p in PERSISTENT),
@@ -207,7 +207,7 @@ def persistent_section(costs):
     return ["## Persistent path: weights and moments on chip", "",
             "Time of a phase: the block's operands from L2, the longer of issuing its instructions and "
             "of the products at the rate of mma, the hops to the next phase. The update of the last "
-            "layer runs inside a wait, those of the narrow layers beside P6 and P1, and P6 runs "
+            "layer runs inside a wait, those of the narrow layers beside P6, P1 and h1, and P6 runs "
             "straight into the next P1. Instructions are counted in the machine code, along the "
             "branches that this model takes; latencies within a phase, beyond that of its first "
             "operands, are not.", "",
