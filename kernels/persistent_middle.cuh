@@ -254,11 +254,11 @@ class Middle {
   }
 
   // C [width, 8] = A [width, terms] B [8, terms]^T, with the terms cut so that all warps work; the
-  // parts go to parts() as [split][8][ld]. a_at(row, k): four terms of A. Returns the number of
-  // parts.
+  // parts go to parts() as [split][8][ld]. load_a(rows16, row, k): four terms of A's rows
+  // `row` and row + 1. Returns the number of parts.
   template <class A>
-  __device__ __forceinline__ int split_product(int width, int terms, int ld, A a_at, const float* b,
-                                               int b_ld) {
+  __device__ __forceinline__ int split_product(int width, int terms, int ld, A load_a,
+                                               const float* b, int b_ld) {
     const int shift = Layout::split_shift(width);
     const int chunk =
         ((terms / product_terms + (1 << shift) - 1) >> shift) * product_terms;  // of the terms
@@ -271,16 +271,14 @@ class Middle {
       float sum[1][4] = {};
       warp_product<Format>(
           sum, max(0, min(chunk, terms - k0)),
-          [=](int k, float4(&rows16)[2]) {
-            rows16[0] = a_at(m0 + at.group, k0 + k);
-            rows16[1] = a_at(m0 + at.group + 8, k0 + k);
-          },
+          [=](int k, float4(&rows16)[2]) { load_a(rows16, m0 + 2 * at.group, k0 + k); },
           [=](int k, float4(&columns)[1]) {
             columns[0] = four_terms(b + at.group * b_ld + k0 + k);
           });
 #pragma unroll
       for (int element = 0; element < 4; ++element)
-        parts()[(split * rows + at.column(element)) * ld + m0 + at.row(element)] = sum[0][element];
+        parts()[(split * rows + at.column(element)) * ld + m0 + 2 * at.group + element / 2] =
+            sum[0][element];
     }
     __syncthreads();
     return 1 << shift;
@@ -325,7 +323,11 @@ class Middle {
     const int heads_ld = l_.middle.dheads_ld;
     const int splits = split_product(
         2 * latent(), l_.encoder_ld, heads_ld,
-        [=, this](int row, int k) { return four_terms(heads() + row * l_.middle.heads_ld + k); },
+        [=, this](float4(&rows16)[2], int row, int k) {
+          const float* const from = heads() + row * l_.middle.heads_ld + k;
+          rows16[0] = four_terms(from);
+          rows16[1] = four_terms(from + l_.middle.heads_ld);
+        },
         tile(), tile_ld);
     float kl = 0.0f;
 #pragma unroll
@@ -407,7 +409,8 @@ class Middle {
       const int unit0 = min(first, l_.encoder_ld - 16);
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        to[half] = *reinterpret_cast<const float2*>(run_.h1 + h1_place(unit0 + at.row(2 * half)));
+        to[half] =
+            *reinterpret_cast<const float2*>(run_.h1 + h1_place(unit0 + 2 * at.group + half));
     };
 #pragma unroll
     for (int i = 0; i < ahead; ++i) ask(h1[i], (warp() + i * Layout::warps) * 16);
@@ -416,8 +419,8 @@ class Middle {
     const int z_ld = l_.middle.z_ld;
     const int splits = split_product(
         latent(), l_.decoder_ld, z_ld,
-        [=, this](int row, int k) {
-          return four_terms(hidden() + k * l_.middle.hidden_ld + row, l_.middle.hidden_ld);
+        [=, this](float4(&rows16)[2], int row, int k) {
+          two_rows(rows16, hidden() + k * l_.middle.hidden_ld + row, l_.middle.hidden_ld);
         },
         tile(), tile_ld);
     const float dkl = run_.dkl.at(run_.hyper + 2 * step);
@@ -444,9 +447,8 @@ class Middle {
       warp_product<Format>(
           sum, l_.heads_ld,
           [=, this](int k, float4(&rows16)[2]) {
-            const float* from = heads() + k * l_.middle.heads_ld + first + at.group;
-            rows16[0] = four_terms(from, l_.middle.heads_ld);
-            rows16[1] = four_terms(from + 8, l_.middle.heads_ld);
+            two_rows(rows16, heads() + k * l_.middle.heads_ld + first + 2 * at.group,
+                     l_.middle.heads_ld);
           },
           [=, this](int k, float4(&columns)[1]) {
             columns[0] = four_terms(dheads() + at.group * l_.middle.dheads_ld + k);
@@ -456,9 +458,9 @@ class Middle {
       activate_grad_each(run_.encoder, sum[0], h);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const bool unit = first + at.row(2 * half) < l_.sizes.encoder;
+        const bool unit = first + 2 * at.group + half < l_.sizes.encoder;
         const int column = at.column(0);
-        *reinterpret_cast<float2*>(run_.dh1 + h1_place(first + at.row(2 * half))) =
+        *reinterpret_cast<float2*>(run_.dh1 + h1_place(first + 2 * at.group + half)) =
             make_float2(stored<Format>(unit && column < count() ? sum[0][2 * half] : 0.0f),
                         stored<Format>(unit && column + 1 < count() ? sum[0][2 * half + 1] : 0.0f));
       }
