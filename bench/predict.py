@@ -79,21 +79,21 @@ GRAPH = [
 # share a scheduler. What runs while a hop or another phase is under way is not in it.
 PERSISTENT = [
     ("P1: x W0, by pieces of the input", FORWARD["W1"], 0.0, 96, (731, 823), 1),
-    ("P2: h1", 0, 3 * 8 * H * 4 / 1024, 16, (400, 349), 0),
-    ("P2: heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 0, 16, (1136, 1011), 1),
+    ("P2: h1", 0, 3 * 8 * H * 4 / 1024, 16, (397, 349), 0),
+    ("P2: heads, z, KL, h2", FORWARD["heads"] + FORWARD["W3"], 0, 16, (1147, 1012), 1),
     ("P3: logits by pieces", FORWARD["W4"], B * 128 * 4 / 1024, 100, (603, 467), 1),
-    ("P3: pieces exchanged, nll, d(logits)", 0, 4 * 32 * 32 * 4 / 1024, 100, (316, 303), 1),
+    ("P3: pieces exchanged, nll, d(logits)", 0, 4 * 32 * 32 * 4 / 1024, 100, (315, 303), 1),
     ("P4: d(logits) W3, by pieces of the outputs", FORWARD["W4"], B * 272 * 4 / 1024, 96,
      (845, 648), 1),
     ("P5: d(h2), dz, d(heads), d(h1)", FORWARD["W3"] + FORWARD["heads"], 4 * 8 * H * 4 / 1024, 16,
-     (1754, 1743), 1),
-    ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (1512, 1312), 0),
+     (1658, 1646), 1),
+    ("P6: dW0 + Adam, by its owner", FORWARD["W1"], B * 16 * 4 / 1024, 96, (1518, 1312), 0),
 ]
 # Beside P6, P1 and h1: the middles update a share of their weights each, and fetch all of them anew.
 MIDDLES = [
     ("dW1, dW2 + Adam, a share each", FORWARD["W3"] + FORWARD["heads"],
-     (2 * L + 3 * 32) * B * 4 / 1024, 16, (1703, 1589), 1),
-    ("the new weights", 0, (2 * L * H + H * L) * 4 / 1024, 16, (468, 469), 0),
+     (2 * L + 3 * 32) * B * 4 / 1024, 16, (1695, 1586), 1),
+    ("the new weights", 0, (2 * L * H + H * L) * 4 / 1024, 16, (447, 468), 0),
 ]
 SCHEDULER_GHZ = 1.98  # an instruction of one warp a cycle
 
