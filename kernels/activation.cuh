@@ -49,6 +49,18 @@ __device__ __forceinline__ float activate(DeviceActivation f, float x) {
   return x;
 }
 
+// Of several numbers, with one decision for all of them where it is the usual one.
+template <int count>
+__device__ __forceinline__ void activate_each(DeviceActivation f, float (&x)[count]) {
+  if (f.kind == static_cast<int>(ActivationKind::relu)) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) x[i] = x[i] < 0.0f ? 0.0f : x[i];
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < count; ++i) x[i] = activate(f, x[i]);
+}
+
 // dy times the derivative at `saved`: the output, or for gelu and silu the input.
 __device__ __forceinline__ float activate_grad(DeviceActivation f, float dy, float saved) {
   switch (static_cast<ActivationKind>(f.kind)) {
@@ -70,6 +82,19 @@ __device__ __forceinline__ float activate_grad(DeviceActivation f, float dy, flo
     case ActivationKind::bound_logvar: return bound_logvar_grad(dy, saved);
   }
   return dy;
+}
+
+// Of several numbers.
+template <int count>
+__device__ __forceinline__ void activate_grad_each(DeviceActivation f, float (&dy)[count],
+                                                   const float (&saved)[count]) {
+  if (f.kind == static_cast<int>(ActivationKind::relu)) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) dy[i] = saved[i] > 0.0f ? dy[i] : 0.0f;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < count; ++i) dy[i] = activate_grad(f, dy[i], saved[i]);
 }
 
 }  // namespace CUVAE_KERNELS

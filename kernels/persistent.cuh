@@ -15,7 +15,11 @@
 // the rows of the next batch; the loss.
 //
 // A buffer is written again one step later. Between the two lie a whole round of the counters, so
-// that its readers have long gone on, except for the copies of updated weights: these alternate.
+// that its readers have long gone on, except for the copies of updated weights and the KL: these
+// alternate.
+//
+// Whatever products read is kept as warp_product.cuh says: rounded by who writes it. Matrices whose
+// rows of the batch are a product's terms are exchanged with these side by side, [.., rows].
 
 #include "cuda/persistent_layout.h"
 #include "kernels/adam.cuh"
@@ -68,22 +72,22 @@ struct PersistentRun {
   Scheduled dnll, dkl, beta;
 
   float* losses;  // [3][steps]: loss, reconstruction, kl
-  // Exchanged; what stands in them beyond the sizes is zero. B rows each.
+  // Exchanged; what stands in them beyond the sizes is zero. Stored: for products.
   float* encode_parts;  // [pieces][B][encoder_ld]
-  float* h1;            // [B][encoder_ld]
-  float* z;             // [B][latent_ld]
-  float* h2;            // [B][decoder_ld]
-  float* kl;            // [B]
+  float* h1;            // [encoder_ld][rows], stored
+  float* z;             // [latent_ld][rows], stored
+  float* h2;            // [B][decoder_ld], stored
+  float* kl;            // [2][B]
   float* logit_parts;   // [pieces][B][out_ld]
   float* nll_parts;     // [tiles][B]
-  float* dlogits;       // [B][out_ld]
+  float* dlogits;       // [B][out_ld], stored
   float* back_parts;    // [pieces][B][decoder_ld]
-  float* dh2;           // [B][decoder_ld]
-  float* dheads;        // [B][heads_ld]
-  float* dh1;           // [B][encoder_ld]
-  float* out_copy;      // [2][out_ld][decoder_ld]
-  float* heads_copy;    // [2][heads_ld][encoder_ld]
-  float* hidden_copy;   // [2][decoder_ld][latent_ld]
+  float* dh2;           // [decoder_ld][rows], stored
+  float* dheads;        // [heads_ld][rows], stored
+  float* dh1;           // [encoder_ld][rows], stored
+  float* out_copy;      // [2][out_ld][decoder_ld], stored
+  float* heads_copy;    // [2][heads_ld][encoder_ld], stored
+  float* hidden_copy;   // [2][decoder_ld][latent_ld], stored
 
   unsigned* counters;    // 128 bytes apart
   unsigned* progress;    // host memory: steps done
@@ -97,8 +101,7 @@ enum class Counter : int {
   graded,
   returned,
   finished,
-  updated,       // the last layer's weight
-  middle_grads,  // of all middles
+  updated,  // the last layer's weight
   middle_updated,
   limit,      // not 0: steps to be done, set by the block that sees `stop`
   abandoned,  // not 0: some block gave up
@@ -148,20 +151,122 @@ __device__ __forceinline__ T* shared_at(unsigned char* shared, int offset) {
   return reinterpret_cast<T*>(shared + offset);
 }
 
+// Threads as rows of 2^shift neighbours, no more than a row's pieces of 16 bytes want: divisions
+// would cost more than what is copied.
+struct Spread {
+  int shift;
+  __device__ __forceinline__ explicit Spread(int pieces)
+      : shift(pieces <= 1 ? 0 : min(32 - __clz(pieces - 1), 8)) {}
+  [[nodiscard]] __device__ __forceinline__ int row() const {
+    return static_cast<int>(threadIdx.x) >> shift;
+  }
+  [[nodiscard]] __device__ __forceinline__ int piece() const {
+    return static_cast<int>(threadIdx.x) & (pieces_at_once() - 1);
+  }
+  [[nodiscard]] __device__ __forceinline__ int pieces_at_once() const { return 1 << shift; }
+  [[nodiscard]] __device__ __forceinline__ int rows_at_once() const {
+    return Layout::threads >> shift;
+  }
+  // How many of `rows` rows are this thread's.
+  [[nodiscard]] __device__ __forceinline__ int turns(int rows) const {
+    static_assert(Layout::threads == 256);
+    return (rows - row() + rows_at_once() - 1) >> (8 - shift);
+  }
+};
+
 // Asks for rows x columns floats (columns a multiple of 4; both matrices aligned to 16 bytes).
-__device__ __forceinline__ void fetch(float* to, int to_ld, const float* from, std::int64_t from_ld,
+__device__ __forceinline__ void fetch(float* to, int to_ld, const float* from, int from_ld,
                                       int rows, int columns) {
-  const int fours = columns / 4;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * fours; i += Layout::threads)
-    device::cp_async16(to + i / fours * to_ld + i % fours * 4,
-                       from + i / fours * from_ld + i % fours * 4);
+  const Spread spread(columns / 4);
+  const int to_hop = spread.rows_at_once() * to_ld;
+  const int from_hop = spread.rows_at_once() * from_ld;
+  for (int column = spread.piece() * 4; column < columns; column += spread.pieces_at_once() * 4) {
+    float* place = to + spread.row() * to_ld + column;
+    const float* source = from + static_cast<std::int64_t>(spread.row()) * from_ld + column;
+    const auto next = [&] {
+      device::cp_async16(place, source);
+      place += to_hop;
+      source += from_hop;
+    };
+    int left = spread.turns(rows);
+#pragma unroll 1
+    for (; left >= 4; left -= 4) {
+      next();
+      next();
+      next();
+      next();
+    }
+#pragma unroll 1
+    for (; left > 0; --left) next();
+  }
 }
 
-// The same from and to matrices of any alignment, without asynchrony.
+// to = f(from) for matrices of any alignment, at the beginning and the end of a launch.
+template <class F>
 __device__ __forceinline__ void copy(float* to, std::int64_t to_ld, const float* from,
-                                     std::int64_t from_ld, int rows, int columns) {
+                                     std::int64_t from_ld, int rows, int columns, F f) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += Layout::threads)
-    to[i / columns * to_ld + i % columns] = from[i / columns * from_ld + i % columns];
+    to[i / columns * to_ld + i % columns] = f(from[i / columns * from_ld + i % columns]);
+}
+
+// A weight's place in shared memory, for copy() to write what there is of it: zeros, as stored.
+template <class Format>
+__device__ __forceinline__ void clear_weight(float* weight, int count) {
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += Layout::threads)
+    weight[i] = stored<Format>(0.0f);
+}
+
+// Sums of the parts of all pieces, which lie `plane` floats apart, for four columns of some rows:
+// the first piece's at parts + at[r]. Those of `at_once` pieces are asked for together. Offsets
+// have 32 bits: a part for each piece is far below 2^31 floats where the weights fit on chip.
+template <int at_once, int rows>
+__device__ __forceinline__ void add_parts(float4 (&sum)[rows], const float* parts,
+                                          const int (&at)[rows], int plane, int pieces) {
+#pragma unroll
+  for (int r = 0; r < rows; ++r) sum[r] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  int offset = 0;
+#pragma unroll 1
+  for (int left = pieces; left > 0; left -= at_once) {
+    float4 part[at_once][rows];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+#pragma unroll
+      for (int r = 0; r < rows; ++r)
+        part[i][r] =
+            i < left ? four_terms(parts + (at[r] + offset)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+      offset += plane;
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+#pragma unroll
+      for (int r = 0; r < rows; ++r) {
+        sum[r].x += part[i][r].x;
+        sum[r].y += part[i][r].y;
+        sum[r].z += part[i][r].z;
+        sum[r].w += part[i][r].w;
+      }
+  }
+}
+
+// Sums of rows of `count` numbers as they are stored, one row a warp after the other: f(row, sum),
+// for all of its lanes. Rows begin at multiples of 16 bytes and have room for a multiple of 4.
+template <class Format, class F>
+__device__ __forceinline__ void sum_rows(const float* matrix, int ld, int rows, int count, F f) {
+  const int first = static_cast<int>(threadIdx.x) % 32 * 4;
+#pragma unroll 1
+  for (int row = static_cast<int>(threadIdx.x) / 32; row < rows; row += Layout::warps) {
+    float sum = 0.0f;
+#pragma unroll 1
+    for (int i = first; i < count; i += 128) {
+      const float4 four = four_terms(matrix + row * ld + i);
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        sum += i + j < count ? original<Format>(element_of(four, j)) : 0.0f;
+    }
+    f(row, warp_sum(sum));
+  }
 }
 
 // The moments of a thread's elements of a weight [.., ld], in registers: `slots` tiles of 16 x 8.

@@ -155,6 +155,12 @@ __device__ __forceinline__ void store_to_host(unsigned* address, unsigned value)
   asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(address), "r"(value) : "memory");
 }
 
+// The value, of which the compiler then knows nothing.
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Programmatic dependent launch: the kernels before this one have ended, and what they wrote is
 // visible. Every thread of a kernel that is launched programmatically must call it.
 __device__ __forceinline__ void wait_for_producers() {
@@ -174,11 +180,23 @@ __device__ __forceinline__ float float_of_byte(std::uint32_t word, int i) {
   return __uint_as_float(__byte_perm(word, 0x4B000000, 0x7440 | i)) - 8388608.0f;
 }
 
-// Within 2 units in the last place; denormal numbers are zero; b up to 2^126.
+// Within 2 units in the last place; denormal numbers are zero; |b| from 2^-126 to 2^126.
 __device__ __forceinline__ float fast_divide(float a, float b) {
   float result;
-  asm("div.full.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
   return result;
+}
+// Within 2 + |x| units in the last place; denormal results are zero.
+__device__ __forceinline__ float fast_exp(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x * 1.44269504f));
+  return result;
+}
+// Within 2e-7, for x from 0.5 to 2.
+__device__ __forceinline__ float fast_log(float x) {
+  float result;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result * 0.69314718f;
 }
 __device__ __forceinline__ float fast_sqrt(float x) {
   float result;

@@ -507,11 +507,21 @@ inline void let_dependents_start(Place at = Place::current()) {
   simt::let_dependents_start(at);
 }
 
+inline int opaque(int value) {
+  return value;
+}
+
 inline float float_of_byte(std::uint32_t word, int i) {
   return static_cast<float>(word >> 8 * i & 0xff);
 }
 inline float fast_divide(float a, float b) {
   return a / b;
+}
+inline float fast_exp(float x) {
+  return ::expf(x);
+}
+inline float fast_log(float x) {
+  return ::logf(x);
 }
 inline float fast_sqrt(float x) {
   return ::sqrtf(x);

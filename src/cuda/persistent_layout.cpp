@@ -63,12 +63,10 @@ PersistentLayout::Owner owner_memory(const PersistentLayout& l) {
   o.x_bytes = l.rows * o.x_ld;
   o.x = shelf.put(2 * o.x_bytes);
   o.hidden = shelf.put(l.rows * o.out_ld * float_bytes);
-  o.slab_bytes = l.rows * PersistentLayout::slab * float_bytes;
   o.dlogits_ld = PersistentLayout::decode_tile + 4;
   o.dh1_ld = banked(l.rows);
-  o.slabs = shelf.put(
-      std::max({PersistentLayout::stages * o.slab_bytes, l.rows * o.dlogits_ld * float_bytes,
-                PersistentLayout::encode_tile * o.dh1_ld * float_bytes}));
+  o.grads = shelf.put(std::max(l.rows * o.dlogits_ld * float_bytes,
+                               PersistentLayout::encode_tile * o.dh1_ld * float_bytes));
   o.source = shelf.put(2 * l.rows * static_cast<int>(sizeof(std::int64_t)));
   o.bytes = shelf.end();
   return o;
@@ -77,16 +75,13 @@ PersistentLayout::Owner owner_memory(const PersistentLayout& l) {
 PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
   PersistentLayout::Middle m;
   constexpr int rows = PersistentLayout::middle_rows;
-  const auto floats = [&](Shelf& shelf, int ld) { return shelf.put(l.rows * ld * float_bytes); };
   Shelf update;
-  m.all_dheads_ld = strided(l.heads_ld);
-  m.all_dheads = floats(update, m.all_dheads_ld);
-  m.some_h1_ld = strided(l.heads_columns);
-  m.some_h1 = floats(update, m.some_h1_ld);
-  m.some_dh2_ld = strided(l.hidden_rows);
-  m.some_dh2 = floats(update, m.some_dh2_ld);
-  m.all_z_ld = strided(l.latent_ld);
-  m.all_z = floats(update, m.all_z_ld);
+  m.batch_ld = banked(l.rows);
+  const auto floats = [&](int columns) { return update.put(columns * m.batch_ld * float_bytes); };
+  m.all_dheads = floats(l.heads_ld);
+  m.some_h1 = floats(l.heads_columns);
+  m.some_dh2 = floats(l.hidden_rows);
+  m.all_z = floats(l.latent_ld);
   Shelf shelf;
   m.heads_ld = strided(l.sizes.encoder);
   m.heads = shelf.put(l.heads_ld * m.heads_ld * float_bytes);
@@ -96,9 +91,9 @@ PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
   m.tile_ld = strided(std::max(l.sizes.encoder, l.sizes.decoder));
   m.tile = shelf.put(rows * m.tile_ld * float_bytes);
   m.dheads_ld = strided(2 * l.sizes.latent);
-  m.dheads = shelf.put(rows * m.dheads_ld * float_bytes);
   m.z_ld = strided(l.sizes.latent);
-  m.z = shelf.put(rows * m.z_ld * float_bytes);
+  m.z = m.dheads = shelf.put(rows * m.dheads_ld * float_bytes);
+  m.bias = shelf.put(l.decoder_ld * float_bytes);
   m.parts_ld = m.dheads_ld;
   const auto bytes = [&](int width) {
     return PersistentLayout::splits(width) * rows * strided(width) * float_bytes;

@@ -45,8 +45,6 @@ struct PersistentLayout {
   static constexpr int decode_tile = 32;  // outputs
   static constexpr int back_tile = 16;    // hidden units of the decoder
   static constexpr int middle_rows = 8;   // of the batch
-  static constexpr int slab = 16;         // terms of the data gradient in shared memory at once,
-  static constexpr int stages = 4;        // ... and how many of them
   // Register tiles (16 x 8) of moments for each warp, which bound what a block can own.
   static constexpr int encode_slots = 5;
   static constexpr int decode_slots = 4;
@@ -74,8 +72,8 @@ struct PersistentLayout {
     int back_weight = 0, back_ld = 0;  // [16][ld] floats
     int x = 0, x_ld = 0, x_bytes = 0;  // 2 x [rows][ld] bytes
     int hidden = 0;                    // h2 [rows][out_ld]
-    int slabs = 0, slab_bytes = 0;     // stages x [rows][slab] floats; or
-    int dlogits_ld = 0, dh1_ld = 0;    // ... [rows][ld]; or [16][ld]
+    int grads = 0;                     // d(logits) [rows][dlogits_ld], later
+    int dlogits_ld = 0, dh1_ld = 0;    // ... d(h1) [16][dh1_ld]
     int source = 0;                    // 2 x [rows] rows of the window, 64 bits each
     int bytes = 0;
   } owner;
@@ -85,13 +83,12 @@ struct PersistentLayout {
     int tile = 0, tile_ld = 0;      // h1, later dh2: [8][ld]
     int parts = 0, parts_ld = 0;    // of products cut along their terms: [splits][8][ld]
     int dheads = 0, dheads_ld = 0;  // [8][ld]
-    int z = 0, z_ld = 0;            // [8][ld]
-    // In the weights' place while their update is made, [rows][ld] each: all d(heads), the block's
-    // columns of h1, its columns of d(h2), all z.
-    int all_dheads = 0, all_dheads_ld = 0;
-    int some_h1 = 0, some_h1_ld = 0;
-    int some_dh2 = 0, some_dh2_ld = 0;
-    int all_z = 0, all_z_ld = 0;
+    int z = 0, z_ld = 0;            // [8][ld], in the same place
+    int bias = 0;                   // of the decoder's first layer: [decoder_ld]
+    // In the weights' place while their update is made, [..][batch_ld] each: all d(heads), the
+    // block's columns of h1, its columns of d(h2), all z.
+    int all_dheads = 0, some_h1 = 0, some_dh2 = 0, all_z = 0;
+    int batch_ld = 0;
     int bytes = 0;
   } middle;
   int shared_bytes = 0;
@@ -99,10 +96,13 @@ struct PersistentLayout {
   // Static shared memory of the kernel, at most.
   static constexpr int static_bytes = 512;
   // Into how many parts the middles cut the terms of a product of `width` rows, so that warps
-  // without a tile of their own help.
+  // without a tile of their own help: a power of two, given by its logarithm.
+  static_assert(warps == 8);
+  [[nodiscard]] static constexpr CUVAE_HOST_DEVICE int split_shift(int width) {
+    return width > 64 ? 0 : width > 32 ? 1 : width > 16 ? 2 : 3;
+  }
   [[nodiscard]] static constexpr CUVAE_HOST_DEVICE int splits(int width) {
-    const int tiles = (width + 15) / 16;
-    return tiles >= warps ? 1 : warps / tiles;
+    return 1 << split_shift(width);
   }
 
   [[nodiscard]] std::string str() const;  // a line of the cuts

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <ostream>
 
 #include "cuda/persistent.h"
@@ -356,6 +357,36 @@ TEST(SimtPersistentRun, ABlockThatWaitsInVainEndsTheLaunch) {
       EXPECT_NE(std::string(error.what()).find("waited in vain"), std::string::npos);
     }
   }
+}
+
+// Products in tf32 read numbers that are stored to be cut off: what is not a number stays visible.
+TEST(SimtPersistentRun, WhatIsNotANumberShows) {
+  Case c;
+  c.steps = 2;
+  const auto device = make_simt_device(chip(c, 0));
+  const Subject s = subject(c);
+  for (const std::string precision : {"fp32", "tf32", "bf16"})
+    for (const ValueInfo& info : s.graph.values()) {
+      if (info.producer >= 0 || !info.name.ends_with(".weight") || info.name.starts_with("adam"))
+        continue;
+      SCOPED_TRACE(precision + ", " + info.name);
+      const auto store = device->make_store();
+      start(*store, s.graph, c);
+      const Tensor weight = store->read(info.name);
+      std::vector<float> values;
+      for (std::int64_t i = 0; i < weight.elements(); ++i)
+        values.push_back(static_cast<float>(weight.item(i)));
+      values.back() = std::numeric_limits<float>::quiet_NaN();
+      store->write(info.name, reals(weight.shape(), values));
+      CompileOptions options;
+      options.steps = c.steps;
+      options.exec = "persistent";
+      options.precision = precision;
+      const auto program = device->compile(s.graph, *store, options);
+      program->run();
+      for (int step = 0; step < c.steps; ++step)
+        EXPECT_TRUE(std::isnan(program->read_steps("loss").item(step))) << step;
+    }
 }
 
 // A smaller program takes none of the shared memory away that a larger one was given.
