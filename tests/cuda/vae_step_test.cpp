@@ -17,6 +17,7 @@ Graph training_step() {
   config.latent.size = 4;
   LayerConfig layer;
   layer.out = 16;
+  layer.activation = "relu";
   config.encoder.layers = {layer};
   config.decoder.layers = {layer};
   InputSpec input;

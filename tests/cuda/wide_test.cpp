@@ -654,7 +654,7 @@ TEST(Wide, AWeightThatAFusedKernelUpdatesIsCopiedInEachStep) {
   options.precision = "bf16";
   const auto store = device->make_store();
   const auto program = device->compile(small_model().graph, *store, options);
-  EXPECT_EQ(count(program->graph(), Op::linear_wgrad_adam), 1);
+  EXPECT_EQ(count(program->graph(), Op::linear_gather_wgrad_adam), 1);
   EXPECT_FALSE(store->has("encoder.0.weight.bf16"));
   EXPECT_TRUE(store->has("heads.weight.bf16") || store->has("decoder.0.weight.bf16"));
   EXPECT_EQ(count(program->graph(), Op::scale), 4);
