@@ -8,9 +8,9 @@
 #include <cstring>
 #include <map>
 
+#include "api/node_time.h"
 #include "cuvae/error.h"
 #include "graph/batches.h"
-#include "graph/node_time.h"
 
 namespace cuvae {
 namespace {

@@ -7,11 +7,11 @@
 #include <cstring>
 #include <map>
 
+#include "api/node_time.h"
 #include "base/text.h"
 #include "cuda/event_timer.h"
 #include "cuvae/error.h"
 #include "graph/batches.h"
-#include "graph/node_time.h"
 #include "graph/plan_early.h"
 
 namespace cuvae::cuda {

@@ -61,7 +61,7 @@ host_code | check 'raw shared memory outside kernels/device' '(^|[^A-Za-z0-9_])_
 declare -A arrows=(
   [src/base]='base'
   [src/graph]='graph base'
-  [src/api]='graph base'
+  [src/api]='api graph base'
   [src/ops]='ops graph base'
   [src/cpu]='cpu ops graph api base'
   [src/cuda]='cuda ops graph api kernels base'
