@@ -20,9 +20,17 @@ def series_of(reports):
     series, left_out = {}, []
 
     def add(name, batch, ms, spread=0.0):
-        # Of several reports, as of two executors, that have the same roof or peer: the faster.
+        # Of several reports that have the same roof or peer: the faster.
         points = series.setdefault(name, {})
         points[batch] = min(points.get(batch, (ms, spread)), (ms, spread))
+
+    def add_ours(name, batch, ms, spread):
+        # A second measurement is a curve of its own.
+        number, label = 1, name
+        while batch in series.get(label, {}):
+            number += 1
+            label = f"{name}, {number}"
+        add(label, batch, ms, spread)
 
     for report in reports:
         for row in report["results"]:
@@ -30,8 +38,8 @@ def series_of(reports):
             if "skipped" in row:
                 left_out.append(f"cuvae {row['precision']}, batch {batch}: {row['skipped']}")
                 continue
-            add(f"cuvae ({row['precision']}, {row['exec']})", batch, row["step_ms"],
-                row["step_ms_spread"])
+            add_ours(f"cuvae ({row['precision']}, {row['exec']})", batch, row["step_ms"],
+                     row["step_ms_spread"])
             if row.get("roof_ms"):
                 add(f"roof ({row['precision']})", batch, row["roof_ms"])
             for peer in row.get("peers", []):

@@ -431,6 +431,8 @@ class Owner {
       if (mine && column == 0)
         run_.nll_parts[static_cast<std::int64_t>(p_.out_tile) * batch() + b] = nll;
     }
+    // h2 is here before the middles may learn that they can write the next one.
+    device::cp_async_wait<0>();
     arrive(counter(run_, Counter::graded));
     return true;
   }

@@ -116,6 +116,8 @@ class Program {
   // bit for bit. "encoder.0: tile 64x64x16; ..."
   [[nodiscard]] virtual std::string tuning() const { return {}; }
   [[nodiscard]] virtual std::int64_t arena_bytes() const = 0;
+  // What it keeps in the store beside the graph's persistent values: weights rounded to bf16.
+  [[nodiscard]] virtual std::int64_t shadow_bytes() const { return 0; }
   [[nodiscard]] virtual std::int64_t persistent_bytes() const = 0;
   [[nodiscard]] virtual std::string dump() const = 0;      // the plan as a table
   [[nodiscard]] virtual std::string dump_dot() const = 0;  // the plan as Graphviz

@@ -257,7 +257,11 @@ class Suite {
     std::size_t calls = 0;
     return inference_row(
         "decode", batch, programs, *store,
-        [&] { decoder.run(latents[calls++ % latents.size()], decoded); }, [] {});
+        [&] { decoder.run(latents[calls++ % latents.size()], decoded); },
+        [&] {
+          for (const ProgramRuns& part : programs)
+            for (std::int64_t r = 0; r < part.runs; ++r) part.program->run();
+        });
   }
 
   DecodeBench encode_row(const Model& model, std::int64_t batch) {
@@ -279,24 +283,19 @@ class Suite {
     return inference_row(
         "encode", batch, encoder.programs(), *store,
         [&] { encoder.run(images[calls++ % images.size()], mean, logvar); },
-        [&] { encoder.rewind(); });
+        [&] { encoder.run_programs(); });
   }
 
-  // `call`: host to host. `rewind`: before the programs run alone.
-  template <class Call, class Rewind>
+  // `call`: host to host. `alone`: the same runs of the same programs, nothing read back.
+  template <class Call, class Alone>
   DecodeBench inference_row(const char* what, std::int64_t batch,
                             const std::vector<ProgramRuns>& programs, Store& store, Call call,
-                            Rewind rewind) {
+                            Alone alone_call) {
     DecodeBench result;
     result.what = what;
     result.batch = batch;
     result.exec = programs.front().program->exec();
     session_.tell(programs.front().program->note());
-    const auto run_alone = [&] {
-      for (const ProgramRuns& part : programs) {
-        for (std::int64_t r = 0; r < part.runs; ++r) part.program->run();
-      }
-    };
     for (int i = 0; i < 3; ++i) call();
     const double once = timed(nullptr, call).wall;
     const std::int64_t calls =
@@ -312,8 +311,7 @@ class Suite {
     std::vector<double> alone;
     for (std::int64_t r = 0; r < repeats_for(options_, batch); ++r) {
       whole.push_back(seconds_of(nullptr, call));
-      rewind();
-      alone.push_back(seconds_of(timer.get(), run_alone));
+      alone.push_back(seconds_of(timer.get(), alone_call));
     }
     Cost cost;
     for (const ProgramRuns& part : programs) {

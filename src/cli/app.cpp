@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <csignal>
 #include <exception>
 #include <new>
 #include <string>
@@ -154,6 +155,13 @@ int dispatch(std::vector<std::string> arguments) {
   if (arguments[0] == "help" && arguments.size() > 1) {
     arguments = {arguments[1], "--help"};
   }
+  // What an unset variable of a shell leaves.
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (!arguments[i].empty()) continue;
+    throw Error(Status::usage, "an empty argument",
+                i == 0 ? "command line" : fmt::format("after `{}`", arguments[i - 1]),
+                "give a value, or leave both out");
+  }
   const std::string& first = arguments[0];
   if (is_help(first) || first == "help") {
     output.text(overview());
@@ -187,6 +195,7 @@ int dispatch(std::vector<std::string> arguments) {
 }  // namespace
 
 int run_cuvae(int argc, const char* const* argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is told as a full disk is, by the write
   try {
     return dispatch({argv + (argc > 0 ? 1 : 0), argv + argc});
   } catch (const Error& error) {

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -48,6 +49,11 @@ int decode(const Options& options, const Output& output) {
   require_given(options.latents, "--latents", "the latents, --latents Z.npy");
   require_given(options.out, "--out", "the file to write, --out X.npy or X.png");
   (void)output_format(options.out, {OutputFormat::npy, OutputFormat::png});
+  std::error_code error;
+  if (std::filesystem::equivalent(options.latents, options.out, error)) {
+    throw Error(Status::usage, "--out is the file of the latents", options.out,
+                "choose another file");
+  }
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
   LoadedRun run(options.run, *device, compile_options(how));

@@ -72,7 +72,8 @@ int eval(const Options& options, const Output& output) {
                  {"active_units", result.active_units},
                  {"iw_samples", result.iw_samples},
                  {"log_likelihood", or_null(result.log_likelihood)},
-                 {"log_likelihood_error", result.log_likelihood_error}});
+                 {"log_likelihood_error",
+                  result.log_likelihood ? Json(result.log_likelihood_error) : Json(nullptr)}});
   return 0;
 }
 

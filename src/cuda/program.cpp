@@ -70,6 +70,12 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
   }
   [[nodiscard]] std::string note() const override { return options_.note; }
   [[nodiscard]] std::int64_t arena_bytes() const override { return plan_.arena_bytes(); }
+  [[nodiscard]] std::int64_t shadow_bytes() const override {
+    std::int64_t bytes = 0;
+    for (const Narrowed::Shadow& each : options_.shadows)
+      bytes += graph()[each.shadow].shape.elements() * 2;
+    return bytes;
+  }
   [[nodiscard]] std::int64_t persistent_bytes() const override { return plan_.persistent_bytes(); }
   [[nodiscard]] std::int64_t device_bytes() const override {
     return plan_.arena_bytes() + workspace_bytes_ + control_bytes_;

@@ -32,7 +32,8 @@ void CopyQueue::wait(std::size_t pending) {
   for (; first_ < copies_.size() && copies_[first_].group < end; ++first_) {
     const Copy& copy = copies_[first_];
     {
-      Loud kernel;  // the write happens anywhere up to here
+      Loud kernel;  // both happen anywhere up to here
+      note_read(copy.global, static_cast<std::size_t>(copy.valid_bytes));
       note_write(copy.shared, static_cast<std::size_t>(copy.bytes));
     }
     perform(copy);

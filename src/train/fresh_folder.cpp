@@ -21,6 +21,8 @@ std::vector<fs::path> missing_folders(const fs::path& path) {
 
 FreshFolder::FreshFolder(RunFolder folder, bool replace)
     : folder_(std::move(folder)), made_(missing_folders(folder_.path)) {
+  create_folder(folder_.path);
+  lock_.emplace(folder_.path);  // before anything that is undone: it may be another's
   try {
     if (replace) set_aside();
     create_folder(folder_.checkpoints());

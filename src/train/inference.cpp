@@ -83,12 +83,23 @@ void Encoder::run(const std::shared_ptr<const Tensor>& images, Tensor& mean, Ten
   store_.bind(store_name::eval_data(rows_), images);
   for (std::int64_t first = 0; first < rows_; first += batch_) {
     stand_at(first);
-    Program& program = first + batch_ <= rows_ ? *full_ : *rest_;
+    Program& program = program_at(first);
     program.run();
     static constexpr std::array<std::string_view, 2> names{"mean", "logvar"};
     const std::vector<Tensor> read = program.read_all(names);
     put_rows(mean, read[0], first);
     put_rows(logvar, read[1], first);
+  }
+}
+
+Program& Encoder::program_at(std::int64_t row) const {
+  return row + batch_ <= rows_ ? *full_ : *rest_;
+}
+
+void Encoder::run_programs() {
+  for (std::int64_t first = 0; first < rows_; first += batch_) {
+    stand_at(first);
+    program_at(first).run();
   }
 }
 

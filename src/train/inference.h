@@ -55,12 +55,14 @@ class Encoder {
           const CompileOptions& options);
   // [rows, features] to f32 [rows, latent] each, host to host.
   void run(const std::shared_ptr<const Tensor>& images, Tensor& mean, Tensor& logvar);
-  // What run() runs; each program stands at the first row after rewind().
+  // The same runs over the images bound last, without reading what they make.
+  void run_programs();
+  // What run() runs.
   [[nodiscard]] std::vector<ProgramRuns> programs() const;
-  void rewind() { stand_at(0); }
 
  private:
   void stand_at(std::int64_t row);
+  [[nodiscard]] Program& program_at(std::int64_t row) const;
   Store& store_;
   std::int64_t rows_;
   std::int64_t batch_;

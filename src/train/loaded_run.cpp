@@ -73,7 +73,10 @@ TensorFile read_model(const fs::path& run) {
   if (is_folder && !fs::exists(path, error)) {
     std::string mend = "give the folder of a trained run";
     if (folder.is_run()) {
-      mend = "finish the run with `cuvae train --resume --out " + run.string() + "`";
+      mend = fs::exists(folder.last(), error)
+                 ? "finish the run with `cuvae train --resume --out " + run.string() + "`"
+                 : "it ended before its first checkpoint: train anew with --overwrite --out " +
+                       run.string();
     } else if (const auto replicas = read_replicas(run)) {
       mend = "it holds replicas: give one of its folders, such as " +
              replicas->replicas.front().folder.string();

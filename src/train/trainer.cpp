@@ -226,6 +226,16 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   program_ = compile(batch_, options_.compile.steps);
   if (steps > 1) single_ = compile(batch_, 1);
   if (last_rows_ > 0) last_ = compile(last_rows_, 1);
+  // Initial weights and checkpoints are copies in the host's memory.
+  if (const auto there = device_.free_bytes(); there && device_.info().name == "cpu") {
+    const std::int64_t copies = 3 * model_.parameter_count() * std::int64_t{sizeof(float)};
+    if (copies > *there)
+      throw Error(Status::device,
+                  fmt::format("not enough memory: {} for a checkpoint of the weights and moments, "
+                              "{} are available",
+                              format_bytes(copies), format_bytes(*there)),
+                  "cpu", "use a smaller model");
+  }
 
   model_.load(*store_, model_.initial_weights(seed), "initial weights");
   if (const double v0 = config.train.optimizer.v0; v0 != 0.0) {
@@ -431,7 +441,7 @@ std::string Trainer::execution() const {
 }
 
 std::int64_t Trainer::memory_bytes() const {
-  std::int64_t bytes = program_->arena_bytes();
+  std::int64_t bytes = program_->arena_bytes() + program_->shadow_bytes();
   if (single_) bytes += single_->arena_bytes();
   if (last_) bytes += last_->arena_bytes();
   if (test_) bytes += test_->arena_bytes();

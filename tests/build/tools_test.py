@@ -221,6 +221,13 @@ class Plot(Temporary):
             "roof (tf32)": [(128, 1.0, 0.0), (256, 1.0, 0.0)],
             "a 1 (tf32)": [(128, 8.0, 0.5), (256, 8.0, 0.5)]})
 
+    def test_a_second_measurement_is_a_line_of_its_own(self):
+        later = json.loads(json.dumps(self.REPORT))
+        later["results"][0]["step_ms"] = 3.0
+        series, _ = load(self.SCRIPT).series_of([self.REPORT, later])
+        self.assertEqual(series["cuvae (fp32, eager)"], [(128, 2.0, 0.1)])
+        self.assertEqual(series["cuvae (fp32, eager), 2"], [(128, 3.0, 0.1)])
+
     def test_a_picture_or_a_line(self):
         path = self.place / "step.json"
         path.write_text(json.dumps(self.REPORT))

@@ -335,9 +335,8 @@ TEST_F(BadInput, AFullDiskLeavesNothingHalfWritten) {
   write_npy(folder_ / "z.npy", Tensor(DType::f32, Shape{2000, 4}));
   write(folder_ / "x.npy", "an older file");
   const auto limited = [&](const std::string& command) {
-    const std::string line = "cd '" + folder_.path().string() +
-                             "' && trap '' XFSZ && ulimit -f 4 && exec '" + executable() + "' " +
-                             command + " --quiet 2>err >/dev/null";
+    const std::string line = "cd '" + folder_.path().string() + "' && ulimit -f 4 && exec '" +
+                             executable() + "' " + command + " --quiet 2>err >/dev/null";
     const int status = std::system(("bash -c \"" + line + "\"").c_str());
     ProcessResult result;
     result.status = WEXITSTATUS(status);
@@ -355,6 +354,27 @@ TEST_F(BadInput, AFullDiskLeavesNothingHalfWritten) {
   }
   EXPECT_EQ(file_bytes(folder_ / "x.npy"), "an older file");
   EXPECT_EQ(in_folder({"eval", "run", "--quiet"}).status, 0);  // the replaced run is back
+}
+
+TEST_F(BadInput, EmptyArgumentsAreRefused) {
+  for (const Args& args : std::vector<Args>{
+           {"train", "--data", "data", "--out", ""}, {"info", ""}, {"bench", "--out", ""}, {""}}) {
+    SCOPED_TRACE(args.back() + "/" + args.front());
+    const auto before = entries();
+    const ProcessResult result = in_folder(args);
+    expect_one_line(result, 2);
+    EXPECT_NE(result.err.find("an empty argument"), std::string::npos) << result.err;
+    EXPECT_EQ(entries(), before);
+  }
+}
+
+TEST_F(BadInput, DecodingDoesNotReplaceItsLatents) {
+  ASSERT_EQ(train({}).status, 0);
+  ASSERT_EQ(in_folder({"encode", "run", "--out", "z.npy", "--quiet"}).status, 0);
+  const std::string before = file_bytes(folder_ / "z.npy");
+  expect_one_line(in_folder({"decode", "run", "--latents", "z.npy", "--out", "./z.npy", "--quiet"}),
+                  2);
+  EXPECT_EQ(file_bytes(folder_ / "z.npy"), before);
 }
 
 TEST_F(BadInput, ADiskThatFillsUpLeavesNothingHalfWritten) {

@@ -227,7 +227,8 @@ TEST(SimtKernels, EachIsLaunchedByACaseOfTheTable) {
   }
   for (const std::string_view name : never) ADD_FAILURE() << name << " is launched by no case";
   EXPECT_GT(all, 40U);
-  EXPECT_LE(all, 120U) << "instantiations of kernels";
+  // Compiling them all has to stay a matter of minutes.
+  EXPECT_LE(all, 140U) << "instantiations of kernels";
 }
 
 }  // namespace

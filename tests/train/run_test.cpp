@@ -11,6 +11,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <numbers>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -20,6 +21,7 @@
 #include "cuvae/safetensors.h"
 #include "support/synthetic.h"
 #include "train/blob_config.h"
+#include "train/folder_lock.h"
 
 namespace cuvae {
 namespace {
@@ -217,6 +219,35 @@ TEST_F(RunTest, OverwriteStartsAnewAndKeepsForeignFiles) {
   EXPECT_EQ(bytes("run/model.safetensors"), before);
   EXPECT_EQ(bytes("run/mine.txt"), "precious");
   EXPECT_EQ(std::ranges::count(bytes("run/metrics.jsonl"), '\n'), 4);
+}
+
+TEST_F(RunTest, OneTrainingAtATimeWritesToAFolder) {
+  train_run(config_, to("run"));
+  const std::string before = bytes("run/model.safetensors");
+  std::optional<FolderLock> other(std::in_place, folder_ / "run");
+  TrainRunOptions options = to("run");
+  options.overwrite = true;
+  Error refused = failure([&] { train_run(config_, options); });
+  EXPECT_EQ(refused.status(), Status::usage);
+  EXPECT_NE(std::string(refused.what()).find("another training"), std::string::npos);
+  options.overwrite = false;
+  options.resume = true;
+  Config longer = config_;
+  longer.train.epochs += 1;
+  EXPECT_EQ(failure([&] { train_run(longer, options); }).status(), Status::usage);
+  EXPECT_EQ(bytes("run/model.safetensors"), before);
+  other.reset();
+  train_run(longer, options);
+  EXPECT_NE(bytes("run/model.safetensors"), before);
+}
+
+TEST_F(RunTest, ARunWithoutACheckpointIsNotToBeFinished) {
+  fs::create_directories(folder_ / "run/checkpoints");
+  std::ofstream(folder_ / "run/config.toml") << to_toml(config_);
+  const auto device = open_device("cpu", {});
+  const Error refused = failure([&] { LoadedRun run((folder_ / "run").string(), *device); });
+  EXPECT_NE(std::string(refused.what()).find("train anew with --overwrite"), std::string::npos)
+      << refused.what();
 }
 
 TEST_F(RunTest, AFailedOverwriteLosesNothing) {

@@ -108,12 +108,29 @@ class SlowUploads final : public Device {
   [[nodiscard]] PlanSummary plan(const Graph& graph, const CompileOptions& options) override {
     return cpu_->plan(graph, options);
   }
+  [[nodiscard]] std::optional<std::int64_t> free_bytes() const override { return left; }
   int binds = 0;
+  std::optional<std::int64_t> left;
 
  private:
   std::unique_ptr<Device> cpu_ = make_cpu_device({.threads = 1});
   std::chrono::milliseconds delay_;
 };
+
+TEST_F(TrainerTest, CheckpointsWithoutRoomAreRefusedBeforeTraining) {
+  SlowUploads device(std::chrono::milliseconds(0));
+  const std::int64_t parameters = Trainer(small_config(), data_, device).model().parameter_count();
+  device.left = 12 * parameters;
+  EXPECT_NO_THROW(Trainer(small_config(), data_, device));
+  device.left = 12 * parameters - 1;
+  try {
+    Trainer refused(small_config(), data_, device);
+    ADD_FAILURE() << "it was taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.status(), Status::device);
+    EXPECT_NE(std::string(error.what()).find("for a checkpoint"), std::string::npos);
+  }
+}
 
 TEST_F(TrainerTest, WarmUpTellsHowLongTheUploadTook) {
   constexpr double delay = 0.2;
