@@ -155,8 +155,10 @@ __device__ __forceinline__ T* shared_at(unsigned char* shared, int offset) {
 // would cost more than what is copied.
 struct Spread {
   int shift;
-  __device__ __forceinline__ explicit Spread(int pieces)
-      : shift(pieces <= 1 ? 0 : min(32 - __clz(pieces - 1), 8)) {}
+  __device__ __forceinline__ explicit Spread(int pieces) : shift(shift_of(pieces)) {}
+  __device__ __forceinline__ static int shift_of(int pieces) {
+    return pieces <= 1 ? 0 : min(32 - __clz(pieces - 1), 8);
+  }
   [[nodiscard]] __device__ __forceinline__ int row() const {
     return static_cast<int>(threadIdx.x) >> shift;
   }
