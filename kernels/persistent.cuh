@@ -314,7 +314,7 @@ struct BiasElement {
     v = layer.bias_v[at];
   }
   __device__ __forceinline__ void store(const LayerState& layer, int at) const {
-    layer.bias[at] = value;
+    // The value stands there since its update, and others may still read it.
     layer.bias_m[at] = m;
     layer.bias_v[at] = v;
   }
