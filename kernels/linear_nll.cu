@@ -16,10 +16,11 @@ struct NllEpilogue : PlainColumns {
     alignas(16) std::uint8_t target[most_bytes];
   };
   bool bernoulli;
+  bool gathered;  // the target is the rows, else `target`
   float inverse_sigma;
   float constant;       // of a row
   const float* bias;    // [n]
-  const float* target;  // [m, n], or null: the rows
+  const float* target;  // [m, n]
   WindowRows rows;      // [m, n]
   const float* dnll;    // [m]
   float* nll;           // [m]
@@ -33,7 +34,7 @@ struct NllEpilogue : PlainColumns {
     if constexpr (T::M * T::N <= most_bytes) {
       constexpr int across = T::N / 16;
       static_assert(T::M * across <= 2 * T::threads);
-      if (target != nullptr) return;
+      if (!gathered) return;
       for (int i = static_cast<int>(threadIdx.x); i < T::M * across; i += T::threads) {
         const int b = tile_m * T::M + i / across;
         rows.copy16(state.target + i * 16, rows.begin_of(b, rows.entry_of(b)),
@@ -47,7 +48,7 @@ struct NllEpilogue : PlainColumns {
   __device__ __forceinline__ float target_of(const State& state, int row, int column,
                                              std::int64_t at) const {
     if constexpr (T::M * T::N <= most_bytes)
-      if (target == nullptr) return rows.value(state.target[row * T::N + column], 0);
+      if (gathered) return rows.value(state.target[row * T::N + column], 0);
     return target[at];
   }
 
@@ -99,6 +100,7 @@ static CudaKernel nll(CudaNode& node, const LinearSizes& s, int first, int dnll,
                             args.in(first + 1),
                             NllEpilogue{{},
                                         bernoulli,
+                                        gathers,
                                         inverse_sigma,
                                         constant,
                                         args.in(first + 2),
