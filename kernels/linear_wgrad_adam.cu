@@ -37,22 +37,26 @@ struct WgradAdamEpilogue : PlainColumns {
   }
 };
 
+static WgradAdamEpilogue bind_update(const Adam& adam, const CudaArgs& args, bool bias,
+                                     std::int64_t n) {
+  return {{},
+          adam,
+          args.out(0),
+          args.out(1),
+          args.out(2),
+          bias ? args.out(3) : nullptr,
+          bias ? args.out(4) : nullptr,
+          bias ? args.out(5) : nullptr,
+          n};
+}
+
 CudaKernel cuda_linear_wgrad_adam(CudaNode& node) {
   const LinearSizes s = wgrad_sizes(node);
   const GemmPlan plan = plan_gemm<WgradAdamEpilogue>(node, s.out, s.in);
   const Adam prepared = prepare_adam(adam_of(node.attrs()));
   const bool bias = node.has(5);
   return [=](const CudaArgs& args) {
-    launch_wgrad(args, plan, s,
-                 WgradAdamEpilogue{{},
-                                   bind_adam(prepared, args, 8, 9, 10),
-                                   args.out(0),
-                                   args.out(1),
-                                   args.out(2),
-                                   bias ? args.out(3) : nullptr,
-                                   bias ? args.out(4) : nullptr,
-                                   bias ? args.out(5) : nullptr,
-                                   s.in});
+    launch_wgrad(args, plan, s, bind_update(bind_adam(prepared, args, 8, 9, 10), args, bias, s.in));
   };
 }
 
@@ -73,15 +77,7 @@ CudaKernel cuda_linear_gather_wgrad_adam(CudaNode& node) {
     GemmShape shape = wgrad_shape(s);
     shape.early = args.early;
     launch_gathered<false>(args, plan, shape, bind_rows(rows, args), args.in(2),
-                           WgradAdamEpilogue{{},
-                                             bind_adam(prepared, args, 9, 10, 11),
-                                             args.out(0),
-                                             args.out(1),
-                                             args.out(2),
-                                             bias ? args.out(3) : nullptr,
-                                             bias ? args.out(4) : nullptr,
-                                             bias ? args.out(5) : nullptr,
-                                             s.in});
+                           bind_update(bind_adam(prepared, args, 9, 10, 11), args, bias, s.in));
   };
 }
 

@@ -21,7 +21,12 @@ std::vector<fs::path> missing_folders(const fs::path& path) {
 
 FreshFolder::FreshFolder(RunFolder folder, bool replace)
     : folder_(std::move(folder)), made_(missing_folders(folder_.path)) {
-  create_folder(folder_.path);
+  try {
+    create_folder(folder_.path);
+  } catch (...) {
+    discard();  // where it fails, the folder was not there
+    throw;
+  }
   lock_.emplace(folder_.path);  // before anything that is undone: it may be another's
   try {
     if (replace) set_aside();

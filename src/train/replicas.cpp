@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/text.h"
+#include "train/folder_lock.h"
 #include "train/metrics_json.h"
 #include "train/out_folder.h"
 #include "train/train_run.h"
@@ -44,18 +45,20 @@ void require_same(const Config& config, std::int64_t replicas, const ReplicasSum
   }
 }
 
-// Until it is kept: the folder with its summary can be undone. The runs in it undo themselves.
+// Until it is kept: the folder with its summary can be undone. The runs in it undo themselves. No
+// other training of replicas can write to it meanwhile.
 class FreshReplicas {
  public:
   FreshReplicas(ReplicasFolder folder, std::vector<fs::path> stale)
       : folder_(std::move(folder)), stale_(std::move(stale)), made_(missing_folders(folder_.path)) {
-    if (folder_.is_there()) before_ = read_file(folder_.summary(), summary_cap);
     try {
       create_folder(folder_.path);
     } catch (...) {
       discard();
       throw;
     }
+    lock_.emplace(folder_.path);  // before anything that is undone: it may be another's
+    if (folder_.is_there()) before_ = read_file(folder_.summary(), summary_cap);
   }
   FreshReplicas(const FreshReplicas&) = delete;
   FreshReplicas& operator=(const FreshReplicas&) = delete;
@@ -90,6 +93,7 @@ class FreshReplicas {
     for (const fs::path& path : made_) fs::remove(path, error);  // innermost first
   }
   ReplicasFolder folder_;
+  std::optional<FolderLock> lock_;
   std::vector<fs::path> stale_;
   std::vector<fs::path> made_;
   std::string before_;

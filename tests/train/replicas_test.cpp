@@ -16,6 +16,7 @@
 #include "cuvae/safetensors.h"
 #include "support/synthetic.h"
 #include "train/blob_config.h"
+#include "train/folder_lock.h"
 
 namespace cuvae {
 namespace {
@@ -377,6 +378,36 @@ TEST_F(ReplicasTest, OverwriteReplacesAllReplicasAndNothingElse) {
   EXPECT_EQ(read_replicas(folder_ / "all")->replicas.size(), 2U);
   single("single", 6, 2);
   expect_same_run("single", "all/seed-6");
+}
+
+TEST_F(ReplicasTest, OneTrainingAtATimeWritesToAFolder) {
+  train_replicas(config_, 2, to("two"));
+  const auto before = content("two");
+  TrainRunOptions anew = to("two");
+  anew.overwrite = true;
+  Config longer = config_;
+  longer.train.epochs += 1;
+  // Another of the whole, and one that goes on with a single replica.
+  for (const char* held : {"two", "two/seed-6"}) {
+    SCOPED_TRACE(held);
+    const FolderLock other(folder_ / held);
+    for (const TrainRunOptions& options : {anew, resume("two")}) {
+      try {
+        train_replicas(longer, 2, options);
+        ADD_FAILURE() << "it trained";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.status(), Status::usage);
+        EXPECT_NE(std::string(error.what()).find("another training"), std::string::npos);
+      }
+      // What seed 5 had begun is undone, or was only about to go on: its wtwos are as they were.
+      for (const auto& [name, text] : before) {
+        if (name.ends_with(".safetensors") || name == "replicas.json") {
+          EXPECT_EQ(bytes("two/" + name), text) << name;
+        }
+      }
+    }
+  }
+  train_replicas(longer, 2, resume("two"));
 }
 
 TEST_F(ReplicasTest, WhatCannotWorkIsRefusedBeforeAnythingIsMade) {
