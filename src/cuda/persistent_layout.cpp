@@ -94,7 +94,6 @@ PersistentLayout::Middle middle_memory(const PersistentLayout& l) {
   m.z_ld = strided(l.sizes.latent);
   m.z = m.dheads = shelf.put(rows * m.dheads_ld * float_bytes);
   m.bias = shelf.put(l.decoder_ld * float_bytes);
-  m.parts_ld = m.dheads_ld;
   const auto bytes = [&](int width) {
     return PersistentLayout::splits(width) * rows * strided(width) * float_bytes;
   };

@@ -81,7 +81,7 @@ struct PersistentLayout {
     int heads = 0, heads_ld = 0;    // [heads rows][ld] floats
     int hidden = 0, hidden_ld = 0;  // [decoder_ld][ld] floats
     int tile = 0, tile_ld = 0;      // h1, later dh2: [8][ld]
-    int parts = 0, parts_ld = 0;    // of products cut along their terms: [splits][8][ld]
+    int parts = 0;                  // of products cut along their terms: [splits][8][width]
     int dheads = 0, dheads_ld = 0;  // [8][ld]
     int z = 0, z_ld = 0;            // [8][ld], in the same place
     int bias = 0;                   // of the decoder's first layer: [decoder_ld]
