@@ -30,14 +30,17 @@ struct ActivateGrad {
   }
 };
 
+using ActivationStep = OneOf<Fours<Activate>, Fours<ActivateGrad>>;
+
 CudaKernel cuda_activation(CudaNode& node) {
   const DeviceActivation f = device_activation(activation_of(node.attrs()));
   const std::int64_t n = node.out(0).elements();
   const bool x = node.in_bf16(0), y = node.out_bf16(0);
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Fours<Activate>>), fours_size(args.encoder, n),
+    args.encoder.launch(CUVAE_KERNEL(elementwise<ActivationStep>), fours_size(args.encoder, n),
                         divide_up(n, 4),
-                        Fours<Activate>{n, {f, reals_in(args, 0, x), reals_out(args, 0, y)}});
+                        one_of<ActivationStep>(
+                            Fours<Activate>{n, {f, reals_in(args, 0, x), reals_out(args, 0, y)}}));
   };
 }
 
@@ -47,10 +50,9 @@ CudaKernel cuda_activation_grad(CudaNode& node) {
   const bool dy = node.in_bf16(0), saved = node.in_bf16(1), dx = node.out_bf16(0);
   return [=](const CudaArgs& args) {
     args.encoder.launch(
-        CUVAE_KERNEL(elementwise<Fours<ActivateGrad>>), fours_size(args.encoder, n),
-        divide_up(n, 4),
-        Fours<ActivateGrad>{
-            n, {f, reals_in(args, 0, dy), reals_in(args, 1, saved), reals_out(args, 0, dx)}});
+        CUVAE_KERNEL(elementwise<ActivationStep>), fours_size(args.encoder, n), divide_up(n, 4),
+        one_of<ActivationStep>(Fours<ActivateGrad>{
+            n, {f, reals_in(args, 0, dy), reals_in(args, 1, saved), reals_out(args, 0, dx)}}));
   };
 }
 

@@ -12,7 +12,9 @@ namespace CUVAE_KERNELS {
 struct Adam {
   float beta1, one_minus_beta1;
   float beta2, one_minus_beta2;
-  float weight_decay, eps;
+  float weight_decay;  // of w, added to g
+  double eps, decoupled;
+  bool eps_hat;
   double log_beta1, log_beta2;
   int step = 0;                  // unrolled step
   const float* hyper = nullptr;  // its {lr, beta}
@@ -24,6 +26,8 @@ struct Adam {
 struct AdamStep {
   float step_size;       // lr / (1 - beta1^t)
   float root_corrected;  // 1 / sqrt(1 - beta2^t)
+  float eps;             // added to the corrected root
+  float kept;            // of w, before the step: 1 - lr * decoupled weight decay
 };
 
 inline Adam prepare_adam(const AdamAttrs& attrs) {
@@ -31,8 +35,10 @@ inline Adam prepare_adam(const AdamAttrs& attrs) {
           .one_minus_beta1 = static_cast<float>(1 - attrs.beta1),
           .beta2 = static_cast<float>(attrs.beta2),
           .one_minus_beta2 = static_cast<float>(1 - attrs.beta2),
-          .weight_decay = static_cast<float>(attrs.weight_decay),
-          .eps = static_cast<float>(attrs.eps),
+          .weight_decay = static_cast<float>(attrs.coupled()),
+          .eps = attrs.eps,
+          .decoupled = attrs.decoupled ? attrs.weight_decay : 0.0,
+          .eps_hat = attrs.eps_hat,
           .log_beta1 = std::log(attrs.beta1),
           .log_beta2 = std::log(attrs.beta2)};
 }
@@ -50,8 +56,10 @@ inline Adam bind_adam(Adam adam, const CudaArgs& args, int hyper, int clock, int
 __device__ __forceinline__ AdamStep adam_step(const Adam& adam) {
   const auto t = static_cast<double>(adam.clock[clock_step] + adam.step + 1);
   const double lr = static_cast<double>(adam.hyper[0]);
-  return {static_cast<float>(lr / -expm1(t * adam.log_beta1)),
-          static_cast<float>(1.0 / sqrt(-expm1(t * adam.log_beta2)))};
+  const double correction = sqrt(-expm1(t * adam.log_beta2));
+  return {static_cast<float>(lr / -expm1(t * adam.log_beta1)), static_cast<float>(1.0 / correction),
+          static_cast<float>(adam.eps_hat ? adam.eps / correction : adam.eps),
+          static_cast<float>(1.0 - lr * adam.decoupled)};
 }
 
 struct ExactRoots {
@@ -75,8 +83,9 @@ __device__ __forceinline__ void adam_update(const Adam& adam, const AdamStep& st
   const float second = fmaf(adam.beta2, v, adam.one_minus_beta2 * (gradient * gradient));
   m = first;
   v = second;
-  w = w - Roots::divide(step.step_size * first,
-                        fmaf(Roots::root(second), step.root_corrected, adam.eps));
+  w = fmaf(step.kept, w,
+           -Roots::divide(step.step_size * first,
+                          fmaf(Roots::root(second), step.root_corrected, step.eps)));
 }
 
 }  // namespace CUVAE_KERNELS

@@ -50,19 +50,27 @@ struct Copy {
   __device__ void operator()(std::int64_t i) const { y[i] = x[i]; }
 };
 
+struct LogCount {
+  const float* x;
+  float* y;
+  __device__ void operator()(std::int64_t i) const { y[i] = logf(fmaxf(x[i], 1.0f)); }
+};
+
+using Simple = OneOf<Add, Mul, Fill, Copy, LogCount>;
+
 CudaKernel cuda_add(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Add>), elementwise_size(args.encoder, n), n,
-                        Add{args.in(0), args.in(1), args.out(0)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Simple>), elementwise_size(args.encoder, n), n,
+                        one_of<Simple>(Add{args.in(0), args.in(1), args.out(0)}));
   };
 }
 
 CudaKernel cuda_mul(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Mul>), elementwise_size(args.encoder, n), n,
-                        Mul{args.in(0), args.in(1), args.out(0)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Simple>), elementwise_size(args.encoder, n), n,
+                        one_of<Simple>(Mul{args.in(0), args.in(1), args.out(0)}));
   };
 }
 
@@ -87,8 +95,8 @@ CudaKernel cuda_fill(CudaNode& node) {
   const std::int64_t slot = has_hyper ? node.attrs().integer("slot") : 0;
   return [=](const CudaArgs& args) {
     const float* scheduled = has_hyper ? hyper_row(args, 0) + slot : nullptr;
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Fill>), elementwise_size(args.encoder, n), n,
-                        Fill{value, scheduled, args.out(0)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Simple>), elementwise_size(args.encoder, n), n,
+                        one_of<Simple>(Fill{value, scheduled, args.out(0)}));
   };
 }
 
@@ -96,9 +104,21 @@ CudaKernel cuda_detach(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   return [=](const CudaArgs& args) {
     if (args.in(0) == args.out(0)) return;
-    args.encoder.launch(CUVAE_KERNEL(elementwise<Copy>), elementwise_size(args.encoder, n), n,
-                        Copy{args.in(0), args.out(0)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Simple>), elementwise_size(args.encoder, n), n,
+                        one_of<Simple>(Copy{args.in(0), args.out(0)}));
   };
+}
+
+CudaKernel cuda_log_count(CudaNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  return [=](const CudaArgs& args) {
+    args.encoder.launch(CUVAE_KERNEL(elementwise<Simple>), elementwise_size(args.encoder, n), n,
+                        one_of<Simple>(LogCount{args.in(0), args.out(0)}));
+  };
+}
+
+CudaKernel cuda_reshape(CudaNode& node) {
+  return cuda_detach(node);
 }
 
 CUVAE_CUDA_ALWAYS(add)
@@ -106,5 +126,7 @@ CUVAE_CUDA_ALWAYS(mul)
 CUVAE_CUDA_ALWAYS(scale)
 CUVAE_CUDA_ALWAYS(fill)
 CUVAE_CUDA_ALWAYS(detach)
+CUVAE_CUDA_ALWAYS(log_count)
+CUVAE_CUDA_ALWAYS(reshape)
 
 }  // namespace CUVAE_KERNELS

@@ -7,11 +7,14 @@ namespace CUVAE_KERNELS {
 struct BatchIndex {
   BatchRows rows;
   int step;
+  const std::int64_t* keep;  // null: no alias table
+  const std::int64_t* other;
   std::int64_t* row;
   std::int64_t* index;
 
   __device__ void operator()(std::int64_t b) const {
-    const BatchRows::Picked picked = rows.pick(step, b);
+    const BatchRows::Picked picked =
+        keep != nullptr ? rows.draw(step, b, keep, other) : rows.pick(step, b);
     row[b] = picked.row;
     index[b] = picked.index;
   }
@@ -42,16 +45,21 @@ struct Gather {
 
 CudaKernel cuda_batch_index(CudaNode& node) {
   const std::int64_t batch = node.out(0)[0];
-  const BatchRows prepared = prepare_batch(node.attrs(), batch);
+  const bool weighted = node.has(1);
+  const BatchRows prepared = prepare_batch(node.attrs(), weighted);
   return [=](const CudaArgs& args) {
     BatchRows rows = prepared;
     rows.clock = args.in<std::int64_t>(0);
     rows.fault = args.fault;
-    args.encoder.launch(
-        CUVAE_KERNEL(elementwise<BatchIndex>), elementwise_size(args.encoder, batch), batch,
-        BatchIndex{rows, args.step, args.out<std::int64_t>(0), args.out<std::int64_t>(1)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<BatchIndex>),
+                        elementwise_size(args.encoder, batch), batch,
+                        BatchIndex{rows, args.step, weighted ? args.in<std::int64_t>(1) : nullptr,
+                                   weighted ? args.in<std::int64_t>(2) : nullptr,
+                                   args.out<std::int64_t>(0), args.out<std::int64_t>(1)});
   };
 }
+
+using GatherAny = OneOf<Gather<std::uint8_t>, Gather<float>>;
 
 CudaKernel cuda_gather(CudaNode& node) {
   const std::int64_t rows = node.in(0)[0];
@@ -64,13 +72,14 @@ CudaKernel cuda_gather(CudaNode& node) {
     const cuda::LaunchSize size = rows_size(args.encoder, batch, width);
     const auto* row = args.in<std::int64_t>(1);
     if (bytes)
-      args.encoder.launch(CUVAE_KERNEL(elementwise_rows<Gather<std::uint8_t>>), size, batch, width,
-                          Gather<std::uint8_t>{rows, width, shift, scale, args.in<std::uint8_t>(0),
-                                               row, args.out(0), args.fault});
-    else
       args.encoder.launch(
-          CUVAE_KERNEL(elementwise_rows<Gather<float>>), size, batch, width,
-          Gather<float>{rows, width, shift, scale, args.in(0), row, args.out(0), args.fault});
+          CUVAE_KERNEL(elementwise_rows<GatherAny>), size, batch, width,
+          one_of<GatherAny>(Gather<std::uint8_t>{
+              rows, width, shift, scale, args.in<std::uint8_t>(0), row, args.out(0), args.fault}));
+    else
+      args.encoder.launch(CUVAE_KERNEL(elementwise_rows<GatherAny>), size, batch, width,
+                          one_of<GatherAny>(Gather<float>{rows, width, shift, scale, args.in(0),
+                                                          row, args.out(0), args.fault}));
   };
 }
 

@@ -3,6 +3,8 @@
 // is a functor with the operands in it. All of them wait for their producers
 // first, and then let their dependents start, which wait in turn.
 
+#include <type_traits>
+
 #include "kernels/launch.cuh"
 
 namespace CUVAE_KERNELS {
@@ -22,7 +24,7 @@ __global__ void __launch_bounds__(block_threads) elementwise(std::int64_t n, F f
 
 // f(row, column) for rows x columns elements: a warp takes a row, and lanes its columns.
 template <class F>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 4)  // 4: registers rather than spills
     elementwise_rows(std::int64_t rows, std::int64_t columns, F f) {
   device::wait_for_producers();
   device::let_dependents_start();
@@ -34,6 +36,46 @@ __global__ void __launch_bounds__(block_threads)
     for (std::int64_t column = std::int64_t{blockIdx.y} * 32 + lane; column < columns;
          column += column_stride)
       f(row, column);
+}
+
+// Several functors as one kernel: a launch says which one it is, so that all threads branch alike.
+template <class F, class... Rest>
+struct OneOf {
+  bool own;
+  F f;
+  OneOf<Rest...> rest;
+
+  template <class G>
+  void set(const G& g) {
+    own = std::is_same_v<F, G>;
+    if constexpr (std::is_same_v<F, G>)
+      f = g;
+    else
+      rest.set(g);
+  }
+  template <class... Index>
+  __device__ void operator()(Index... i) const {
+    if (own)
+      f(i...);
+    else
+      rest(i...);
+  }
+};
+template <class F>
+struct OneOf<F> {
+  F f;
+
+  void set(const F& g) { f = g; }
+  template <class... Index>
+  __device__ void operator()(Index... i) const {
+    f(i...);
+  }
+};
+template <class All, class F>
+All one_of(const F& f) {
+  All all{};
+  all.set(f);
+  return all;
 }
 
 // A few waves of blocks: more only take turns.

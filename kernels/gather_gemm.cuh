@@ -159,15 +159,18 @@ void launch_gathered(const CudaArgs& args, const GemmPlan& plan, GemmShape shape
         args.encoder.launch(CUVAE_NAMED_KERNEL(name, gather_gemm<T, Math, forward, Epilogue>), size,
                             shape, x, other, epilogue);
       };
-      switch (plan.math) {
-        case GemmMath::tf32:
-          return launch(
-              static_cast<typename Tensor<Tf32>::template Of<T, forward, forward>*>(nullptr));
-        case GemmMath::bf16:
-          return launch(
-              static_cast<typename Tensor<Bf16>::template Of<T, forward, forward>*>(nullptr));
-        default: return launch(static_cast<Ffma<T, forward, forward>*>(nullptr));
+      if constexpr (std::is_same_v<T, MediumTile>) {
+        switch (plan.math) {
+          case GemmMath::tf32:
+            return launch(
+                static_cast<typename Tensor<Tf32>::template Of<T, forward, forward>*>(nullptr));
+          case GemmMath::bf16:
+            return launch(
+                static_cast<typename Tensor<Bf16>::template Of<T, forward, forward>*>(nullptr));
+          default: break;
+        }
       }
+      launch(static_cast<Ffma<T, forward, forward>*>(nullptr));
     }
   });
 }

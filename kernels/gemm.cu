@@ -43,6 +43,8 @@ TileSize choose_tile(const CudaNode& node, std::int64_t m, std::int64_t n) {
            shared + static_epilogue_bytes <= node.gpu.shared_bytes_per_block_optin;
   };
   if (fits(LargeTile{})) return TileSize::large;
+  // Tensor cores have no small tile: launch_gemm() says why.
+  if (node.precision != cuda::Precision::fp32) return TileSize::medium;
   return fits(MediumTile{}) ? TileSize::medium : TileSize::small;
 }
 

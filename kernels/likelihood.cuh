@@ -2,6 +2,7 @@
 // The terms of the likelihoods and their derivatives, for their own kernels and for epilogues.
 
 #include "kernels/launch.cuh"
+#include "kernels/storage.cuh"
 
 namespace CUVAE_KERNELS {
 
@@ -39,5 +40,43 @@ __device__ __forceinline__ NllTerm gaussian_term(float m, float x, float inverse
   const float r = (x - m) * inverse_sigma;
   return {0.5f * (r * r), (m - x) * inverse_sigma * inverse_sigma};
 }
+
+// A row's -log p(x|z), and its derivative where dnll is given. Written over the logits it may be.
+struct RowNll {
+  std::int64_t d;
+  bool bernoulli;
+  float inverse_sigma;
+  float constant;  // of a row
+  const float* logits;
+  const float* target;
+  const float* dnll;  // [B]
+  float* nll;         // [B]
+  RealsOut dlogits;
+  __device__ float term(std::int64_t b, std::int64_t j) const {
+    const std::int64_t at = b * d + j;
+    const NllTerm term = bernoulli ? bernoulli_term(logits[at], target[at])
+                                   : gaussian_term(logits[at], target[at], inverse_sigma);
+    if (dnll != nullptr) dlogits.set(at, dnll[b] * term.grad);
+    return term.nll;
+  }
+  __device__ void finish(std::int64_t b, float sum) const { nll[b] = constant + sum; }
+};
+
+// Its derivative alone.
+struct RowNllGrad {
+  std::int64_t d;
+  bool bernoulli;
+  float inverse_sigma;
+  const float* dnll;
+  const float* logits;
+  const float* target;
+  float* dlogits;
+  __device__ void operator()(std::int64_t b, std::int64_t j) const {
+    const std::int64_t i = b * d + j;
+    const NllTerm term = bernoulli ? bernoulli_term(logits[i], target[i])
+                                   : gaussian_term(logits[i], target[i], inverse_sigma);
+    dlogits[i] = dnll[b] * term.grad;
+  }
+};
 
 }  // namespace CUVAE_KERNELS

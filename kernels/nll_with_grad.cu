@@ -3,31 +3,10 @@
 
 #include "kernels/likelihood.cuh"
 #include "kernels/reduction.cuh"
-#include "kernels/storage.cuh"
 #include "ops/gaussian_constant.h"
 #include "ops/rules.h"
 
 namespace CUVAE_KERNELS {
-
-struct NllWithGrad {
-  std::int64_t d;
-  bool bernoulli;
-  float inverse_sigma;
-  float constant;  // of a row
-  const float* logits;
-  const float* target;
-  const float* dnll;  // [B]
-  float* nll;         // [B]
-  RealsOut dlogits;
-  __device__ float term(std::int64_t b, std::int64_t j) const {
-    const std::int64_t at = b * d + j;
-    const NllTerm term = bernoulli ? bernoulli_term(logits[at], target[at])
-                                   : gaussian_term(logits[at], target[at], inverse_sigma);
-    dlogits.set(at, dnll[b] * term.grad);
-    return term.nll;
-  }
-  __device__ void finish(std::int64_t b, float sum) const { nll[b] = constant + sum; }
-};
 
 CudaKernel cuda_nll_with_grad(CudaNode& node) {
   const std::int64_t batch = node.in(0)[0];
@@ -38,10 +17,10 @@ CudaKernel cuda_nll_with_grad(CudaNode& node) {
   const auto constant = bernoulli ? 0.0f : static_cast<float>(gaussian_constant(d, sigma));
   const bool bf16 = node.out_bf16(1);
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(row_sums<NllWithGrad>), row_sums_size(args.encoder, batch),
-                        batch, d,
-                        NllWithGrad{d, bernoulli, inverse_sigma, constant, args.in(0), args.in(1),
-                                    args.in(2), args.out(0), reals_out(args, 1, bf16)});
+    args.encoder.launch(CUVAE_KERNEL(row_sums<RowNll>), row_sums_size(args.encoder, batch), batch,
+                        d,
+                        RowNll{d, bernoulli, inverse_sigma, constant, args.in(0), args.in(1),
+                               args.in(2), args.out(0), reals_out(args, 1, bf16)});
   };
 }
 

@@ -119,12 +119,14 @@ static void launch_persistent(cuda::Encoder& encoder, cuda::Precision precision,
       run.layout.sizes.in % 16 == 0 && reinterpret_cast<std::uintptr_t>(task.window) % 16 == 0;
   run.shift = static_cast<float>(step.shift);
   run.scale = static_cast<float>(step.scale);
-  run.batch = {.batch = run.layout.sizes.batch,
-               .rows = step.rows,
-               .half_bits = step.shuffle ? shuffle_half_bits(step.rows) : 0,
-               .staged = step.staged,
-               .clock = task.clock,
-               .fault = {task.fault, task.batch_node}};
+  const std::int64_t batch = run.layout.sizes.batch;
+  run.batch = {
+      .positions = {.stride = batch, .times = 1, .last = step.rows - batch, .beside = false},
+      .rows = step.rows,
+      .half_bits = step.shuffle ? shuffle_half_bits(step.rows) : 0,
+      .staged = step.staged,
+      .clock = task.clock,
+      .fault = {task.fault, task.batch_node}};
   run.draws = {.purpose = step.purpose,
                .stream = step.stream,
                .d = run.layout.sizes.latent,

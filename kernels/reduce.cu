@@ -1,3 +1,5 @@
+#include "kernels/reduce.cuh"
+
 #include "kernels/reduction.cuh"
 #include "ops/rules.h"
 
@@ -78,6 +80,13 @@ struct BroadcastOne {
   __device__ void operator()(std::int64_t i) const { y[i] = *x * factor; }
 };
 
+void launch_row_sum(const CudaArgs& args, std::int64_t rows, std::int64_t columns, float factor,
+                    const float* x, float* y) {
+  args.encoder.launch(CUVAE_KERNEL(reduce_rows),
+                      {.blocks_x = divide_up(columns, 32), .threads = block_threads}, rows, columns,
+                      factor, x, y);
+}
+
 CudaKernel cuda_reduce(CudaNode& node) {
   const Axis axis = axis_of(node.attrs());
   const Shape x = node.in(0);
@@ -104,9 +113,7 @@ CudaKernel cuda_reduce(CudaNode& node) {
     };
   }
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(reduce_rows),
-                        {.blocks_x = divide_up(columns, 32), .threads = block_threads}, rows,
-                        columns, factor, args.in(0), args.out(0));
+    launch_row_sum(args, rows, columns, factor, args.in(0), args.out(0));
   };
 }
 

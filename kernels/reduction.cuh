@@ -9,19 +9,28 @@ namespace CUVAE_KERNELS {
 inline constexpr std::int64_t sum_chunk = 8192;  // elements that one block adds
 
 // The sum over the warp's lanes, in every lane.
-__device__ __forceinline__ float warp_sum(float value) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T value) {
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
+  return value;
+}
+
+// The largest, likewise.
+__device__ __forceinline__ float warp_max(float value) {
+  for (int offset = 16; offset > 0; offset /= 2)
+    value = fmaxf(value, __shfl_xor_sync(~0u, value, offset));
   return value;
 }
 
 // The sum over a block of block_threads threads, in thread 0. All threads must call it; between two
 // calls the block meets at a barrier, because thread 0 may still read the parts.
-__device__ __forceinline__ float block_sum(float value) {
-  CUVAE_SHARED(float, parts, [warps_of_block]);
+template <class T>
+__device__ __forceinline__ T block_sum(T value) {
+  CUVAE_SHARED(T, parts, [warps_of_block]);
   value = warp_sum(value);
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
   __syncthreads();
-  float sum = 0.0f;
+  T sum = 0;
   if (threadIdx.x == 0)
     for (int warp = 0; warp < warps_of_block; ++warp) sum += parts[warp];
   return sum;

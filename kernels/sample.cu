@@ -48,6 +48,8 @@ struct SampleGrad {
   }
 };
 
+using SampleStep = OneOf<SampleFours, SampleGrad>;
+
 CudaKernel cuda_sample(CudaNode& node) {
   const std::int64_t batch = node.in(0)[0];
   const std::int64_t d = node.in(0)[1];
@@ -62,17 +64,19 @@ CudaKernel cuda_sample(CudaNode& node) {
       return;
     }
     const std::int64_t fours = divide_up(batch * d, 4);
-    args.encoder.launch(
-        CUVAE_KERNEL(elementwise<SampleFours>), elementwise_size(args.encoder, fours), fours,
-        SampleFours{draws, batch * d, args.in(0), args.in(1), args.out(0), args.out(1)});
+    args.encoder.launch(CUVAE_KERNEL(elementwise<SampleStep>),
+                        elementwise_size(args.encoder, fours), fours,
+                        one_of<SampleStep>(SampleFours{draws, batch * d, args.in(0), args.in(1),
+                                                       args.out(0), args.out(1)}));
   };
 }
 
 CudaKernel cuda_sample_grad(CudaNode& node) {
   const std::int64_t n = node.out(0).elements();
   return [=](const CudaArgs& args) {
-    args.encoder.launch(CUVAE_KERNEL(elementwise<SampleGrad>), elementwise_size(args.encoder, n), n,
-                        SampleGrad{args.in(0), args.in(1), args.in(2), args.out(0)});
+    args.encoder.launch(
+        CUVAE_KERNEL(elementwise<SampleStep>), elementwise_size(args.encoder, n), n,
+        one_of<SampleStep>(SampleGrad{args.in(0), args.in(1), args.in(2), args.out(0)}));
   };
 }
 

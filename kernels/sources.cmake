@@ -4,11 +4,15 @@ set(CUVAE_KERNEL_SOURCES
   adam.cu
   arithmetic.cu
   bernoulli.cu
+  conv.cu
   data.cu
+  densities.cu
+  dropout.cu
   elbo.cu
   gaussian.cu
   gaussian_kl.cu
   gemm.cu
+  gradients.cu
   layer_pair.cu
   linear.cu
   linear_bottleneck.cu
@@ -16,11 +20,19 @@ set(CUVAE_KERNEL_SOURCES
   linear_nll.cu
   linear_sample_kl.cu
   linear_wgrad_adam.cu
+  nll.cu
   nll_with_grad.cu
+  norm.cu
+  optimizers.cu
   persistent.cu
+  pixel_noise.cu
+  pool.cu
   reduce.cu
   sample.cu
   sample_kl.cu
+  samples.cu
   shape.cu
-  table.cu)
+  softmax_nll.cu
+  table.cu
+  weight_ema.cu)
 list(TRANSFORM CUVAE_KERNEL_SOURCES PREPEND "${PROJECT_SOURCE_DIR}/kernels/")

@@ -16,6 +16,8 @@ BUILD_PACKAGES=(
   libfmt-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev
 )
 TEST_PACKAGES=(libgtest-dev binutils)
+# Data that tests use where they are there; tests say so where they are not.
+DATA_PACKAGES=(dataset-fashion-mnist)
 LINT_PACKAGES=(clang-format-14 clang-tidy-14 shellcheck)
 
 # The command that gives a program root's rights: empty for root.
@@ -59,6 +61,11 @@ install_packages() {
       "${missing[@]}" </dev/null >/dev/null ||
       die "apt-get could not install ${missing[*]}: cuvae needs Debian 12, Ubuntu 24.04 or newer"
   }
+}
+
+# install_data PACKAGE...: the same, but what cannot be had stops nothing.
+install_data() {
+  (install_packages "$@") || say "going on without $*: tests that need it are skipped"
 }
 
 # The build needs CMake 3.25; say so before CMake does it less clearly.

@@ -70,9 +70,12 @@ CompareReport compare(const Config& config, const std::shared_ptr<const Dataset>
                       Device& device, Device& reference, const CompareOptions& options);
 
 // Writes what another framework needs to repeat the first `steps` steps: initial.safetensors,
-// batches.npy i64 [steps, B] (dataset indices), noise.npy f32 [steps, B, latent], config.json, and
-// what we computed: losses.npy f64 [steps, 3] (loss, reconstruction, kl) of the production plan and
-// gradients.safetensors of the first step. Weights and gradients are named as in files.
+// batches.npy i64 [steps, B] (indices in the training split), rows.npy [steps, B, D] (those rows as
+// the data have them, or after a binarisation 0 and 1, u8), labels.npy i64 [steps, B] of a
+// conditional model, noise.npy f32 [steps, B * samples, latent] (none of an autoencoder),
+// config.json, and what we computed: losses.npy f64 [steps, 3] (loss, reconstruction, kl) of the
+// production plan and gradients.safetensors of the first step. Weights and gradients are named as
+// in files.
 void export_parity(const Config& config, const std::shared_ptr<const Dataset>& dataset,
                    Device& device, std::int64_t steps, const std::string& folder);
 

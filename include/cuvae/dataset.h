@@ -1,49 +1,101 @@
 #pragma once
-// Images on disk as splits in memory, and the windows through which a device reads them.
+// Data on disk or drawn (`synthetic:`) as splits in memory, and the windows through which a device
+// reads them.
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cuvae/tensor.h"
 
 namespace cuvae {
 
+// Rows without a shape of their own are 1 x 1 x D: features.
 struct ImageSize {
   std::int64_t channels = 1;
   std::int64_t height = 0;
   std::int64_t width = 0;
 
   [[nodiscard]] std::int64_t features() const { return channels * height * width; }
+  // "1 x 28 x 28 pixels", "16 features"
+  [[nodiscard]] std::string str() const;
   bool operator==(const ImageSize&) const = default;
 };
 
 struct DatasetSplit {
-  std::shared_ptr<const Tensor> images;  // u8 [N, features]
+  std::shared_ptr<const Tensor> images;  // u8 or f32 [N, features]
   std::vector<std::uint8_t> labels;      // N, or empty where there are none
+  // i64 [N, F]: what each row was made from, as places in Dataset::factors; null where not known.
+  std::shared_ptr<const Tensor> factors = nullptr;
+  std::vector<double> weights = {};  // N, where hold_out() has read data.weights from a file
 
   [[nodiscard]] std::int64_t size() const { return images ? images->shape()[0] : 0; }
 };
 
+// A ground-truth factor of variation.
+struct Factor {
+  std::string name;
+  std::vector<double> values;  // that it takes, ascending
+};
+
 struct Dataset {
-  std::filesystem::path path;
+  std::filesystem::path path;  // or the text of the source: "synthetic:shapes?seed=1"
   ImageSize image;
   std::optional<DatasetSplit> train;  // at least one of the two
   std::optional<DatasetSplit> test;
   // Hexadecimal, of the unpacked files one after another: training images and labels, test images
-  // and labels, as far as there are any.
+  // and labels, as far as there are any. Of drawn data the same: rows as they lie in memory (little
+  // endian), and labels.
   std::string sha256;
+  // What hold_out() (trainer.h) keeps from training; no file has one of its own.
+  std::optional<DatasetSplit> validation = std::nullopt;
+  std::string validation_sha256 = {};  // where its rows are other data
+  std::vector<Factor> factors = {};    // of data whose factors are known
 };
 
-// A folder of IDX files or one IDX image file, plain or gzipped. Error(input) names the file.
+// u8 or f32: of all rows.
+[[nodiscard]] DType data_type(const Dataset& dataset);
+
+// The labels of a split, one for each row. Error(input) where it has none: `purpose` says, after
+// "labels are needed for", what wants them.
+[[nodiscard]] const std::vector<std::uint8_t>& require_labels(const Dataset& dataset,
+                                                              const DatasetSplit& split,
+                                                              std::string_view purpose);
+// One more than the largest label of any split. Error(input) where a split has no labels.
+[[nodiscard]] std::int64_t label_classes(const Dataset& dataset, std::string_view purpose);
+
+// A folder of IDX files or one IDX image file, plain or gzipped; or a named source (below).
+// Error(input) names the file, Error(usage) what of a source's text makes no sense.
 [[nodiscard]] Dataset load_dataset(const std::filesystem::path& path);
+
+// Sources that are no path. "fashion-mnist" stands for the files of Debian's and Ubuntu's package
+// dataset-fashion-mnist (CUVAE_FASHION_MNIST names another folder); "synthetic:NAME?KEY=VALUE&..."
+// is drawn, with no file: the same bits everywhere. A folder of such a name is "./fashion-mnist".
+struct DataSource {
+  struct Parameter {
+    std::string name;
+    std::string standard;  // its value where the text has none
+    std::string doc;
+  };
+  std::string name;  // "synthetic:linear-gaussian"
+  std::string doc;   // one line
+  std::vector<Parameter> parameters = {};
+};
+[[nodiscard]] const std::vector<DataSource>& data_sources();
+// Whether a data.path means a named source, if perhaps one that is not there.
+[[nodiscard]] bool is_data_source(std::string_view path);
+// The source that a data.path names; null for a path and for a name that is not there.
+[[nodiscard]] const DataSource* find_data_source(std::string_view path);
+// Whether there is something to load: a path that exists, a synthetic source, an installed one.
+[[nodiscard]] bool data_exists(const std::filesystem::path& path);
 
 // Rows of a split as a device sees them for a while. A *position* is a place in an epoch's order.
 struct Window {
-  std::shared_ptr<const Tensor> rows;  // u8 [window_rows, features]
+  std::shared_ptr<const Tensor> rows;  // u8 or f32 [window_rows, features]
   std::int64_t base = 0;               // what the device subtracts to find a row
 };
 

@@ -67,6 +67,7 @@ struct ValueInfo {
   Storage storage = Storage::transient;
   std::int32_t producer = -1;      // node that makes it; -1 for a persistent value
   std::int32_t producer_slot = 0;  // which of the producer's outputs
+  double initial = 0;              // of a state: what its elements are where a store has it not yet
   // The persistent value whose storage this one overwrites (an in-place update makes the next
   // version of a parameter or state); none for everything else. A version's own `storage` says
   // transient, so that listing persistent values by `storage` finds each once.
@@ -83,9 +84,11 @@ struct Node {
 
 class Graph {
  public:
-  // Persistent values. Errors are Error(usage): a name already taken, an empty name.
+  // Persistent values. Errors are Error(usage): a name already taken, an empty name, an initial
+  // value of integers that is not 0. Programs give a store that has not got the state yet one that
+  // is filled with `initial`.
   Value parameter(std::string name, Shape shape);
-  Value state(std::string name, DType dtype, Shape shape);
+  Value state(std::string name, DType dtype, Shape shape, double initial = 0);
   Value input(std::string name, DType dtype, Shape shape);
 
   // Appends a node; `op` is a name of src/ops/ops.def. The operator's shape rule checks the inputs
@@ -144,5 +147,26 @@ class Graph {
 // value that the loss does not depend on gets no Value. Errors: Error(usage) where an operator on
 // the way has no gradient, or `loss` is not a scalar.
 std::vector<Value> gradients(Graph& graph, Value loss, std::span<const Value> wrt);
+
+// What an optimiser keeps for each weight: the name of the state, and the value it starts from.
+struct StateSpec {
+  std::string slot;
+  double initial = 0;
+  bool operator==(const StateSpec&) const = default;
+};
+
+// The states of an optimiser with these attributes, in order; those of adam are m and v. Throws
+// Error(usage) for an operator that is no optimiser, and for attributes that make no sense.
+std::vector<StateSpec> optimizer_states(std::string_view optimizer, const Attrs& attrs);
+
+// Appends the update of `weight`, a persistent value, by `gradient`: a node "<optimizer>.<weight>"
+// of that operator (adam, or a row of src/ops/optimizers.def, where each says its attributes) and
+// its states "<optimizer>.<slot>.<weight>" with their initial values. Returns the next versions of
+// the weight and of the states. hyper f32[steps, 2]: lr in column 0, a row for each unrolled step;
+// clock and commit as in cuvae/model.h; commit may be what clip_norm makes of it.
+// Errors as Graph::add.
+std::vector<Value> add_update(Graph& graph, std::string_view optimizer, Value weight,
+                              Value gradient, Value hyper, Value clock, Value commit,
+                              const Attrs& attrs);
 
 }  // namespace cuvae

@@ -21,6 +21,7 @@ enum class Purpose : std::uint8_t {
   generation = 6,
   evaluation = 7,
   resampling = 8,
+  data = 16,  // of `synthetic:` sources
 };
 
 using PhiloxWords = std::array<std::uint32_t, 4>;

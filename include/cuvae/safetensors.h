@@ -3,8 +3,10 @@
 // of JSON (name -> dtype, shape, data_offsets; `__metadata__` maps strings to strings), then the
 // tensors' bytes, row-major and little-endian, without holes or overlaps.
 
+#include <cstddef>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +42,8 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
 // allocated that the file's own size does not cover. Error(input) naming the file and the tensor;
 // Error(device) where memory runs out.
 [[nodiscard]] TensorFile read_safetensors(const std::filesystem::path& path);
+// The same of a file's bytes in memory; `source` names them in messages.
+[[nodiscard]] TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string source);
 
 // Error(input) naming the first tensor with a NaN or an infinity. For files of model weights.
 void require_finite(const TensorFile& file);

@@ -79,6 +79,11 @@ std::string closest(std::string_view word, std::initializer_list<std::string_vie
   return closest(word, std::span<const std::string_view>(candidates.begin(), candidates.size()));
 }
 
+std::string format_row(std::int64_t channels, std::int64_t height, std::int64_t width) {
+  if (channels == 1 && height == 1) return fmt::format("{} features", width);
+  return fmt::format("{} x {} x {} pixels", channels, height, width);
+}
+
 std::string format_count(std::int64_t count) {
   std::string digits = std::to_string(count);
   const std::ptrdiff_t first = count < 0 ? 1 : 0;

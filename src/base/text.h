@@ -24,6 +24,9 @@ namespace cuvae {
 [[nodiscard]] std::string closest(std::string_view word,
                                   std::initializer_list<std::string_view> candidates);
 
+// What a row of data is: "1 x 28 x 28 pixels"; of one channel and line "16 features".
+[[nodiscard]] std::string format_row(std::int64_t channels, std::int64_t height,
+                                     std::int64_t width);
 [[nodiscard]] std::string format_count(std::int64_t count);  // "853,840"
 [[nodiscard]] std::string format_bytes(std::int64_t bytes);  // "512 B", "1.5 KiB", "12.0 GiB"
 // "12 us", "3.4 ms", "2.50 s", "42.0 s", "2m 05s", "1h 02m 03s"; "?" where it is not finite.

@@ -248,7 +248,7 @@ class Suite {
     // Others in every call.
     std::array<Tensor, 4> latents;
     for (std::size_t k = 0; k < latents.size(); ++k) {
-      latents[k] = Tensor(DType::f32, Shape{batch, config_.model.latent.size});
+      latents[k] = Tensor(DType::f32, Shape{batch, model.decoder_width()});
       const RandomKey key{.seed = k, .purpose = Purpose::generation};
       const auto z = latents[k].as<float>();
       for (std::size_t i = 0; i < z.size(); ++i) z[i] = random_normal(key, i);
@@ -266,7 +266,8 @@ class Suite {
 
   DecodeBench encode_row(const Model& model, std::int64_t batch) {
     const std::unique_ptr<Store> store = device_.make_store();
-    Encoder encoder(device_, *store, model, batch, compile_options(config_.run));
+    Encoder encoder(device_, *store, model, batch, config_.train.seed,
+                    compile_options(config_.run));
     model.load(*store, model.initial_weights(0), "initial weights");
     // Others in every call, as far as there are; never the same tensor twice, which a GPU would not
     // upload again.
@@ -277,12 +278,14 @@ class Suite {
       images.push_back(
           std::make_shared<const Tensor>(take_rows(*split.images, k % sets * batch, batch)));
     }
+    std::shared_ptr<const Tensor> labels;
+    if (model.told_labels()) labels = std::make_shared<const Tensor>(DType::u8, Shape{batch});
     Tensor mean(DType::f32, Shape{batch, config_.model.latent.size});
     Tensor logvar(DType::f32, mean.shape());
     std::size_t calls = 0;
     return inference_row(
         "encode", batch, encoder.programs(), *store,
-        [&] { encoder.run(images[calls++ % images.size()], mean, logvar); },
+        [&] { encoder.run(images[calls++ % images.size()], labels, mean, logvar); },
         [&] { encoder.run_programs(); });
   }
 

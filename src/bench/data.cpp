@@ -30,8 +30,13 @@ std::shared_ptr<const Dataset> synthetic_dataset(std::int64_t rows) {
   auto dataset = std::make_shared<Dataset>();
   dataset->path = "synthetic";
   dataset->image = {.channels = 1, .height = side, .width = side};
-  dataset->train = DatasetSplit{.images = images(rows, 0), .labels = {}};
-  dataset->test = DatasetSplit{.images = images(10000, 1), .labels = {}};
+  const auto labels = [](std::int64_t count) {
+    std::vector<std::uint8_t> all(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::uint8_t>(i % 10);
+    return all;
+  };
+  dataset->train = DatasetSplit{.images = images(rows, 0), .labels = labels(rows)};
+  dataset->test = DatasetSplit{.images = images(10000, 1), .labels = labels(10000)};
   return dataset;
 }
 
@@ -46,7 +51,9 @@ DatasetSplit first_images(const Dataset& dataset, std::int64_t rows) {
   const std::int64_t count = std::min(dataset.train->size(), rows);
   auto some = std::make_shared<Tensor>(all.dtype(), Shape{count, dataset.image.features()});
   std::ranges::copy(all.bytes().first(some->bytes().size()), some->bytes().begin());
-  return {.images = std::move(some), .labels = {}};
+  DatasetSplit split{.images = std::move(some), .labels = dataset.train->labels};
+  if (!split.labels.empty()) split.labels.resize(static_cast<std::size_t>(count));
+  return split;
 }
 
 }  // namespace cuvae

@@ -20,12 +20,9 @@ namespace {
 constexpr std::int64_t fewest_steps = 2;  // of a repeat
 
 Graph unfused_graph(const Model& model, const Config& config, std::int64_t rows) {
-  TrainingSpec spec;
-  spec.batch = config.train.batch_size;
+  TrainingSpec spec = training_spec(config);
   spec.dataset = rows;
   spec.window = rows;
-  spec.objective = config.objective;
-  spec.optimizer = config.train.optimizer;
   return model.training_graph(spec);
 }
 
@@ -128,7 +125,7 @@ ElboCheck check_of(Trainer& trainer, const BenchOptions& options) {
   ElboCheck check;
   check.steps = trainer.step();
   check.rows = split.size();
-  check.neg_elbo = evaluator.metrics(config.objective.beta).neg_elbo;
+  check.neg_elbo = evaluator.metrics().neg_elbo;
   check.tolerance = options.check_tolerance > 0 ? options.check_tolerance
                     : check.steps >= settled    ? 0.5
                                                 : 0.02 * check.neg_elbo;

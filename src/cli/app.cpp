@@ -24,9 +24,10 @@ namespace {
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> all = {
-      train_command(),  eval_command(),   sample_command(),  reconstruct_command(),
-      encode_command(), decode_command(), score_command(),   compare_command(),
-      bench_command(),  info_command(),   presets_command(), init_command(),
+      train_command(),   eval_command(),   sample_command(), reconstruct_command(),
+      encode_command(),  decode_command(), score_command(),  probe_command(),
+      compare_command(), bench_command(),  info_command(),   presets_command(),
+      init_command(),
   };
   return all;
 }

@@ -122,11 +122,6 @@ void refuse_unused(const Flags& flags, const std::string& suite) {
   }
 }
 
-// Nothing is measured for a file that cannot be written.
-void require_writable(const std::string& path) {
-  if (!path.empty()) const AtomicFile file(path);
-}
-
 // cuvae-units measures without a model: its figures as it prints them, or in one object.
 int run_unit_costs(const Options& options, const Output& output) {
   const std::filesystem::path program = find_units();
@@ -159,7 +154,7 @@ int run_unit_costs(const Options& options, const Output& output) {
 int run_bench(const Options& options, const Flags& flags, const Output& output) {
   if (options.suite == "units") {
     refuse_unused(flags, options.suite);
-    require_writable(options.out);
+    if (!options.out.empty()) require_writable(options.out);  // nothing is measured in vain
     return run_unit_costs(options, output);
   }
   BenchOptions how;
@@ -180,8 +175,13 @@ int run_bench(const Options& options, const Flags& flags, const Output& output) 
   validate(how);
   refuse_unused(flags, how.suite);
   how.on_message = [&](const std::string& line) { output.log(line); };
-  const Config config = options.config.load();
-  require_writable(options.out);
+  Config config = options.config.load();
+  // What is measured trains on all rows, as the peers do.
+  config.data.validation = {};
+  config.data.weights = "none";
+  config.data.weighting = "draws";
+  config.data.folds = config.data.fold = 0;
+  if (!options.out.empty()) require_writable(options.out);  // nothing is measured in vain
   // --epochs means the epochs to measure; a preset's twenty are none that anybody asked for.
   if (options.config.is_set("train.epochs")) how.epochs = config.train.epochs;
   // Rows as they come: what has been measured is kept, whatever ends the rest.
@@ -197,9 +197,8 @@ int run_bench(const Options& options, const Flags& flags, const Output& output) 
   how.on_row = show;
   // Synthetic images where no data are named, whatever lies in the current directory.
   std::shared_ptr<const Dataset> dataset;
-  std::error_code ignored;
   if (options.config.is_set("data.path") ||
-      (options.config.has_source() && std::filesystem::exists(config.data.path, ignored))) {
+      (options.config.has_source() && data_exists(config.data.path))) {
     dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
   }
   if (how.suite == "replicas") ask_for_queues(how.replicas);

@@ -26,6 +26,7 @@ struct Command {
 [[nodiscard]] Command encode_command();
 [[nodiscard]] Command decode_command();
 [[nodiscard]] Command score_command();
+[[nodiscard]] Command probe_command();
 [[nodiscard]] Command compare_command();
 [[nodiscard]] Command bench_command();
 [[nodiscard]] Command info_command();

@@ -23,6 +23,7 @@ struct Options {
   std::string break_gradient;
   std::string export_folder;
   std::string streams = "0";
+  bool in_double = false;
   bool no_fuse = false;
 };
 
@@ -78,8 +79,8 @@ int run_compare(const Options& options, const Output& output) {
   CompileOptions compile = compile_options(config.run);
   compile.streams = static_cast<int>(parse_integer(options.streams, "--streams", 0, 64));
   compile.fuse = !options.no_fuse;
-  const auto dataset = std::make_shared<const Dataset>(load_dataset(config.data.path));
-  const auto device = open_device(config.run);
+  const auto dataset = std::make_shared<const Dataset>(load_data(config));
+  const auto device = open_device(config.run, options.in_double ? DType::f64 : DType::f32);
   announce_device(config.run, *device, output);
   if (!options.export_folder.empty()) {
     export_parity(config, dataset, *device, steps, options.export_folder);
@@ -136,6 +137,8 @@ Command compare_command() {
             flags.value("--steps", options->steps, "N", "training steps; 50 without it");
             flags.value("--reference", options->reference, "NAME",
                         "cpu64 (default, double) or cpu (float)");
+            flags.flag("--double", options->in_double,
+                       "the compared device, which must be the CPU, computes in double too");
             flags.value("--mode", options->mode, "NAME",
                         "step (default): judged step by step; run: shows the drift");
             flags.value("--export", options->export_folder, "FOLDER",

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/text.h"
 #include "cli/command.h"
@@ -20,6 +21,7 @@ struct Options {
   ConfigFlags config;
   std::string run;
   std::string latents;
+  std::string label;
   std::string out;
 };
 
@@ -48,7 +50,7 @@ int decode(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.latents, "--latents", "the latents, --latents Z.npy");
   require_given(options.out, "--out", "the file to write, --out X.npy or X.png");
-  (void)output_format(options.out, {OutputFormat::npy, OutputFormat::png});
+  check_out(options.out, {OutputFormat::npy, OutputFormat::png});
   std::error_code error;
   if (std::filesystem::equivalent(options.latents, options.out, error)) {
     throw Error(Status::usage, "--out is the file of the latents", options.out,
@@ -58,8 +60,16 @@ int decode(const Options& options, const Output& output) {
   const auto device = open_device(how);
   LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
+  check_picture(options.out, run.model());
   const Tensor latents = read_latents(options.latents, run.model().config().latent.size);
-  write_features(options.out, run.decode(latents), run.model());
+  std::vector<std::int64_t> labels;
+  if (!options.label.empty()) {
+    if (run.model().decoder_width() == run.model().config().latent.size)
+      throw Error(Status::usage, "the decoder is told no labels", "--label", "leave it out");
+    labels.push_back(parse_integer(options.label, "--label", 0, 255));
+    note_untrained_label(run, labels.back(), output);
+  }
+  write_features(options.out, run.decode(latents, labels), run.model());
   const std::int64_t n = latents.shape()[0];
   output.text(fmt::format("{} decoded: {}", format_count(n), options.out));
   output.object(
@@ -77,6 +87,7 @@ Command decode_command() {
             auto options = std::make_shared<Options>();
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--latents", options->latents, "Z.npy", "reals [N, latent]");
+            flags.value("--label", options->label, "L", "what a conditional model is told");
             flags.value("--out", options->out, "FILE", "X.npy or X.png (a grid)");
             options->config.add_device(flags);
             return [options](const Output& output) { return decode(*options, output); };

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cli/command.h"
@@ -23,7 +24,7 @@ struct Options {
 int encode(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.out, "--out", "the file to write, --out Z.npy");
-  (void)output_format(options.out, {OutputFormat::npy});
+  check_out(options.out, {OutputFormat::npy});
   const RunConfig how = options.config.load().run;
   const auto device = open_device(how);
   LoadedRun run(options.run, *device, compile_options(how));
@@ -32,22 +33,25 @@ int encode(const Options& options, const Output& output) {
   const auto encoding = run.encode(select_split(*data, options.split));
   const std::filesystem::path logvar =
       std::filesystem::path(options.out).replace_extension(".logvar.npy");
+  const bool points = run.model().autoencoder();  // no logvar
   // Both or none, where the disk fills up.
   AtomicFile mean_file(options.out);
-  AtomicFile logvar_file(logvar);
+  std::optional<AtomicFile> logvar_file;
+  if (!points) logvar_file.emplace(logvar);
   write_npy(mean_file, encoding.mean.to(DType::f32));
-  write_npy(logvar_file, encoding.logvar.to(DType::f32));
+  if (logvar_file) write_npy(*logvar_file, encoding.logvar.to(DType::f32));
   mean_file.commit();
-  logvar_file.commit();
+  if (logvar_file) logvar_file->commit();
   const std::int64_t n = encoding.mean.shape()[0];
   output.text(fmt::format("mean {}: {}", encoding.mean.shape().str(), options.out));
-  output.text(fmt::format("logvar {}: {}", encoding.logvar.shape().str(), logvar.string()));
+  if (!points)
+    output.text(fmt::format("logvar {}: {}", encoding.logvar.shape().str(), logvar.string()));
   output.object({{"run", options.run},
                  {"split", options.split},
                  {"samples", n},
                  {"latent", encoding.mean.shape()[1]},
                  {"mean", options.out},
-                 {"logvar", logvar.string()}});
+                 {"logvar", points ? Json() : Json(logvar.string())}});
   return 0;
 }
 
@@ -61,7 +65,7 @@ Command encode_command() {
             auto options = std::make_shared<Options>();
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--data", options->data, "PATH", "other data of the same size");
-            flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--split", options->split, "NAME", "test (default), train or validation");
             flags.value("--out", options->out, "FILE",
                         "Z.npy for the means [N, latent]; Z.logvar.npy stands beside it");
             options->config.add_device(flags);

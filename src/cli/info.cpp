@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 
@@ -53,8 +54,23 @@ int build_info(const Options& options, const Output& output) {
 }
 
 std::string size_text(const InputSpec& input) {
+  if (input.channels == 1 && input.height == 1)
+    return fmt::format("{} features {}", input.width, name_of(input.dtype));
   return fmt::format("{} x {} x {} {}", input.channels, input.height, input.width,
                      name_of(input.dtype));
+}
+
+// A Gaussian of fixed sigma and beta KL is D / (2 sigma^2) times what many tutorials write, the
+// squared error averaged over D features + w KL, with w = 2 sigma^2 beta / D.
+std::optional<double> weight_beside_mean_square(const Config& config, const InputSpec& input) {
+  const LikelihoodConfig& likelihood = config.model.likelihood;
+  const ObjectiveConfig& objective = config.objective;
+  if (objective.type != "elbo" || objective.pixel_reduction != "sum" ||
+      objective.latent_reduction != "sum" || likelihood.type != "gaussian" ||
+      likelihood.learned != "none")
+    return std::nullopt;
+  return 2 * likelihood.sigma * likelihood.sigma * config.objective.beta /
+         static_cast<double>(input.features());
 }
 
 int run_info(const Options& options, const Output& output) {
@@ -64,13 +80,16 @@ int run_info(const Options& options, const Output& output) {
     return m ? cli::as_json(*m) : Json(nullptr);
   };
   const auto terms = [](const Metrics& m) {
+    if (m.autoencoder) return fmt::format("reconstruction {:.3f}", m.reconstruction);
     return fmt::format("neg_elbo {:.3f} = reconstruction {:.3f} + kl {:.3f}", m.neg_elbo,
                        m.reconstruction, m.kl);
   };
   output.text(fmt::format("model       {}, {} parameters", summary.config.name,
                           format_count(summary.parameters)));
   output.text(fmt::format("input       {}", size_text(summary.input)));
-  output.text(fmt::format("data        {}", summary.config.data.path));
+  const DataSource* source = find_data_source(summary.config.data.path);
+  output.text(fmt::format("data        {}{}", summary.config.data.path,
+                          source != nullptr ? fmt::format(" ({})", source->doc) : std::string()));
   const std::int64_t per_epoch = std::max<std::int64_t>(summary.steps_per_epoch, 1);
   const std::int64_t epochs_done = summary.steps_done / per_epoch;
   const std::int64_t within = summary.steps_done % per_epoch;
@@ -84,7 +103,13 @@ int run_info(const Options& options, const Output& output) {
     output.text(fmt::format("evaluated   after epoch {}, nats per sample", summary.metrics_epoch));
     output.text(fmt::format("train       {}", terms(*summary.train)));
   }
+  if (summary.validation) output.text(fmt::format("validation  {}", terms(*summary.validation)));
   if (summary.test) output.text(fmt::format("test        {}", terms(*summary.test)));
+  if (summary.best)
+    output.text(
+        fmt::format("best        after epoch {}: {} {:.3f} of the validation split; the "
+                    "model is of then",
+                    summary.best->epoch, summary.best->metric, summary.best->value));
   for (const std::string& file : summary.files) output.text(fmt::format("  {}", file));
   output.object({{"run", options.run},
                  {"name", summary.config.name},
@@ -95,7 +120,9 @@ int run_info(const Options& options, const Output& output) {
                  {"steps", summary.steps_done},
                  {"evaluated_epoch", summary.metrics_epoch},
                  {"train", metrics(summary.train)},
+                 {"validation", metrics(summary.validation)},
                  {"test", metrics(summary.test)},
+                 {"best", summary.best ? cli::as_json(*summary.best) : Json(nullptr)},
                  {"files", summary.files}});
   return 0;
 }
@@ -139,29 +166,76 @@ std::string product_text(const std::string& name) {
                      matrix(k, n, transposed[1]), m, n, after, precision, operands, result);
 }
 
+bool has_beta(const ObjectiveConfig& objective) {
+  return objective.type == "elbo" || objective.type == "mmd";
+}
+
+// "objective: elbo, beta 1"; where the trained loss is reduced in another way, what beta is really.
+std::string objective_text(const Config& config, double beta, bool reduced) {
+  const ObjectiveConfig& objective = config.objective;
+  std::string text = "objective: " + objective.type;
+  if (objective.samples > 1) text += fmt::format(", {} samples", objective.samples);
+  if (!has_beta(objective)) return text;
+  text += fmt::format(", beta {}", objective.beta);
+  if (reduced)
+    text += fmt::format(
+        "; pixels by {}, latents by {}: the effective beta, with both summed, is {:.6g}",
+        objective.pixel_reduction, objective.latent_reduction, beta);
+  return text;
+}
+
+// What the data are, of a named source also what it makes.
+Json data_info(const Dataset& dataset, const Output& output) {
+  const std::string path = dataset.path.string();
+  const DataSource* source = find_data_source(path);
+  output.text(fmt::format("data {}{}", path,
+                          source != nullptr ? fmt::format(": {}", source->doc) : std::string()));
+  Json json = {{"path", path}, {"sha256", dataset.sha256}, {"dtype", name_of(data_type(dataset))}};
+  std::string line = fmt::format("  {} of {},", name_of(data_type(dataset)), dataset.image.str());
+  const auto split = [&](const std::optional<DatasetSplit>& rows, const char* name) {
+    json[name] = rows ? Json(rows->size()) : Json(nullptr);
+    if (rows) line += fmt::format(" {} {} rows,", format_count(rows->size()), name);
+  };
+  split(dataset.train, "train");
+  split(dataset.test, "test");
+  const bool labelled = (!dataset.train || !dataset.train->labels.empty()) &&
+                        (!dataset.test || !dataset.test->labels.empty());
+  const std::int64_t classes = labelled ? label_classes(dataset, "a count of the classes") : 0;
+  json["classes"] = classes;
+  line += classes > 0 ? fmt::format(" {} classes", classes) : " no labels";
+  Json factors = Json::array();
+  for (const Factor& factor : dataset.factors) {
+    line += fmt::format("{}{} {}", factors.empty() ? "; factors: " : ", ", factor.values.size(),
+                        factor.name);
+    factors.push_back({{"name", factor.name}, {"values", factor.values}});
+  }
+  json["factors"] = factors;
+  output.text(line);
+  output.text(fmt::format("  SHA-256 {}", dataset.sha256));
+  return json;
+}
+
 // What a configuration builds, and its training step's memory, from the plan alone: nothing of that
 // size is allocated.
 int config_info(const Options& options, const Output& output) {
+  if (!options.dump_plan.empty()) require_writable(options.dump_plan);
   const Config config = options.config.load();
   InputSpec input;
   std::int64_t rows = 60000;
-  std::error_code ignored;
-  if (std::filesystem::exists(config.data.path, ignored)) {
-    const Dataset dataset = load_dataset(config.data.path);
+  Json data = nullptr;
+  if (data_exists(config.data.path)) {
+    const Dataset dataset = load_data(config);
     input = input_spec(dataset, config.data);
     rows = (dataset.train ? dataset.train : dataset.test)->size();
+    data = data_info(dataset, output);
   } else {
     output.log(fmt::format("no data at {}: as for MNIST, {} rows of {}", config.data.path,
                            format_count(rows), size_text(input)));
   }
   const Model model(config.model, input);
-  TrainingSpec spec;
-  spec.batch = config.train.batch_size;
+  TrainingSpec spec = training_spec(config);
   spec.dataset = rows;
   spec.window = rows;
-  spec.shuffle = config.train.shuffle;
-  spec.objective = config.objective;
-  spec.optimizer = config.train.optimizer;
   const PlanSummary plan = plan_of(model.training_graph(spec), config.run, output);
   if (!options.dump_plan.empty()) write_file(options.dump_plan, plan.dot);
   // Two steps: what the second adds to the longest path is what a step of many takes.
@@ -199,10 +273,38 @@ int config_info(const Options& options, const Output& output) {
       parameters.push_back({{"name", part.name}, {"shape", shape}});
     }
   }
-  output.text(fmt::format("memory of a step, batch {}: arena {}, persistent {} (data {})",
-                          spec.batch, format_bytes(plan.arena_bytes),
-                          format_bytes(plan.persistent_bytes),
-                          format_bytes(rows * input.features())));
+  output.text("what each layer makes of an image:");
+  const std::vector<Model::Layer> made = model.layers();
+  const auto widest = [&](auto text) {
+    std::size_t width = 0;
+    for (const Model::Layer& layer : made) width = std::max(width, text(layer).size());
+    return width;
+  };
+  const std::size_t names = widest([](const Model::Layer& layer) { return layer.name; });
+  const std::size_t types = widest([](const Model::Layer& layer) { return layer.type; });
+  Json network = Json::array();
+  for (const Model::Layer& layer : made) {
+    output.text(fmt::format("    {:<{}}  {:<{}}  {}", layer.name, names, layer.type, types,
+                            layer.out.str()));
+    network.push_back({{"name", layer.name},
+                       {"type", layer.type},
+                       {"out", layer.out.str()},
+                       {"parameters", layer.parameters}});
+  }
+  const ReductionFactors reduced =
+      reduction_factors(config.objective, input.features(), config.model.latent.size);
+  const double beta = effective_beta(config.objective, input.features(), config.model.latent.size);
+  output.text(objective_text(config, beta, reduced.reconstruction != 1 || reduced.kl != 1));
+  output.text(fmt::format(
+      "memory of a step, batch {}: arena {}, persistent {} (data {})", spec.batch,
+      format_bytes(plan.arena_bytes), format_bytes(plan.persistent_bytes),
+      format_bytes(rows * input.features() * static_cast<std::int64_t>(size_of(input.dtype)))));
+  const std::optional<double> weight = weight_beside_mean_square(config, input);
+  if (weight) {
+    output.text(
+        fmt::format("loss, up to a factor: mean squared error + {:.6g} KL (effective beta {})",
+                    *weight, config.objective.beta));
+  }
   output.text(fmt::format("nodes of a step: {}, of which {} wait for one another, where all fuse",
                           graph.nodes().size(), dependent));
   Json library = Json::object();
@@ -220,6 +322,11 @@ int config_info(const Options& options, const Output& output) {
                  {"parameters", model.parameter_count()},
                  {"input", {input.channels, input.height, input.width}},
                  {"layers", parameters},
+                 {"network", network},
+                 {"objective", config.objective.type},
+                 {"effective_beta", has_beta(config.objective) ? Json(beta) : Json()},
+                 {"data", data},
+                 {"kl_weight_beside_mse", weight ? Json(*weight) : Json(nullptr)},
                  {"batch_size", spec.batch},
                  {"arena_bytes", plan.arena_bytes},
                  {"persistent_bytes", plan.persistent_bytes},
@@ -250,6 +357,7 @@ Command info_command() {
           "cuvae info\n"
           "cuvae info runs/mine\n"
           "cuvae info --config my.toml --batch-size 4096\n"
+          "cuvae info --preset mnist-mlp --data synthetic:shapes\n"
           "cuvae info --preset mnist-mlp --dump-plan plan.dot",
           [](Flags& flags) -> Run {
             auto options = std::make_shared<Options>();

@@ -8,7 +8,9 @@ namespace cuvae::cli {
 
 Command init_command() {
   return {"init", "prints a preset as a TOML file to edit",
-          "cuvae init --preset mnist-mlp > my.toml\ncuvae train my.toml", [](Flags& flags) -> Run {
+          "cuvae init --preset mnist-mlp > my.toml\ncuvae train my.toml\n"
+          "cuvae train my.toml --data fashion-mnist",
+          [](Flags& flags) -> Run {
             auto preset = std::make_shared<std::string>("mnist-mlp");
             flags.value("--preset", *preset, "NAME", "its name; mnist-mlp where none is given");
             return [preset](const Output& output) {

@@ -4,11 +4,13 @@
 #include <CLI/CLI.hpp>
 
 #include <charconv>
+#include <filesystem>
 #include <system_error>
 
 #include "base/text.h"
 #include "cuvae/error.h"
 #include "device/registry.h"
+#include "io/file.h"
 
 namespace cuvae::cli {
 
@@ -54,7 +56,8 @@ void ConfigFlags::add(Flags& flags, bool positional) {
     flags.value("--config", file_, "FILE", "a TOML file");
   }
   flags.value("--preset", preset_, "NAME", "start from a preset; `cuvae presets` lists them");
-  add_key(flags, "--data", "data.path", "PATH", "folder or file of the data");
+  add_key(flags, "--data", "data.path", "PATH",
+          "folder or file of the data, or a source (`cuvae presets`)");
   add_key(flags, "--epochs", "train.epochs", "N", "epochs in total");
   add_key(flags, "--batch-size", "train.batch_size", "N", "rows per step");
   add_key(flags, "--lr", "train.lr", "X", "learning rate");
@@ -139,16 +142,19 @@ void announce_device(const RunConfig& run, const Device& device, const Output& o
 }
 
 const DatasetSplit& select_split(const Dataset& dataset, const std::string& split) {
-  if (split != "train" && split != "test") {
-    const std::string guess = closest(split, {"train", "test"});
-    throw Error(Status::usage, fmt::format("unknown split `{}`", split), "--split",
-                guess.empty() ? "use train or test" : fmt::format("did you mean `{}`?", guess));
+  if (split != "train" && split != "test" && split != "validation") {
+    const std::string guess = closest(split, {"train", "test", "validation"});
+    throw Error(
+        Status::usage, fmt::format("unknown split `{}`", split), "--split",
+        guess.empty() ? "use train, test or validation" : fmt::format("did you mean `{}`?", guess));
   }
-  const auto& chosen = split == "train" ? dataset.train : dataset.test;
+  const auto& chosen = split == "train"  ? dataset.train
+                       : split == "test" ? dataset.test
+                                         : dataset.validation;
   if (!chosen) {
     throw Error(Status::usage, fmt::format("the data has no {} split", split),
                 dataset.path.string(),
-                fmt::format("use --split {}", split == "train" ? "test" : "train"));
+                fmt::format("use --split {}", dataset.test ? "test" : "train"));
   }
   return *chosen;
 }
@@ -164,6 +170,20 @@ OutputFormat output_format(const std::string& path, const std::vector<OutputForm
   }
   throw Error(Status::usage, fmt::format("`{}` names no format that this can write", path), "--out",
               fmt::format("give {}", names));
+}
+
+void require_writable(const std::string& path) {
+  std::error_code error;
+  const auto there = std::filesystem::status(path, error);
+  if (std::filesystem::exists(there) && !std::filesystem::is_regular_file(there) &&
+      !std::filesystem::is_directory(there))
+    return;
+  const AtomicFile file(path);
+}
+
+void check_out(const std::string& path, const std::vector<OutputFormat>& allowed) {
+  (void)output_format(path, allowed);
+  require_writable(path);
 }
 
 }  // namespace cuvae::cli

@@ -64,5 +64,10 @@ enum class OutputFormat : std::uint8_t { png, npy, csv };
 // From the ending of --out, one of `allowed`; Error(usage) otherwise.
 [[nodiscard]] OutputFormat output_format(const std::string& path,
                                          const std::vector<OutputFormat>& allowed);
+// Before the work for it: Error(failed) where a file of that name cannot be written, such as in a
+// folder that is not there. A pipe or device is not tried.
+void require_writable(const std::string& path);
+// Both of --out.
+void check_out(const std::string& path, const std::vector<OutputFormat>& allowed);
 
 }  // namespace cuvae::cli

@@ -11,7 +11,7 @@
 namespace cuvae::cli {
 
 using Json = nlohmann::ordered_json;
-using cuvae::as_json;  // of Metrics
+using cuvae::as_json;  // of Metrics and BestEvaluation
 
 class Output {
  public:

@@ -1,17 +1,19 @@
 #include "cli/pictures.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "cli/options.h"
 #include "cuvae/image.h"
 #include "cuvae/npy.h"
+#include "train/pictures.h"
 
 namespace cuvae::cli {
 namespace {
 
 ImageShape shape_of(const Model& model) {
-  const InputSpec& input = model.input();
-  return {static_cast<int>(input.channels), input.height, input.width};
+  return image_shape(model.input());
 }
 
 // As the pictures that a training run leaves.
@@ -25,7 +27,16 @@ OutputFormat format_of(const std::string& path) {
   return output_format(path, {OutputFormat::png, OutputFormat::npy});
 }
 
+// Features stay [N, D], grey images [N, H, W].
+bool is_flat(const InputSpec& input) {
+  return input.channels == 1 && input.height == 1;
+}
+
 }  // namespace
+
+void check_picture(const std::string& path, const Model& model) {
+  if (format_of(path) == OutputFormat::png) static_cast<void>(shape_of(model));
+}
 
 void write_features(const std::string& path, const Tensor& features, const Model& model) {
   if (format_of(path) == OutputFormat::png) {
@@ -35,9 +46,19 @@ void write_features(const std::string& path, const Tensor& features, const Model
   const InputSpec& input = model.input();
   const std::int64_t n = features.shape()[0];
   const Tensor values = features.to(DType::f32);
-  write_npy(path, input.channels == 1
+  write_npy(path, is_flat(input) ? values
+                  : input.channels == 1
                       ? values.reshaped({n, input.height, input.width})
                       : values.reshaped({n, input.channels, input.height, input.width}));
+}
+
+void note_untrained_label(const LoadedRun& run, std::int64_t label, const Output& output) {
+  const std::vector<std::int64_t>& known = run.trained_labels();
+  if (known.empty() || std::ranges::find(known, label) != known.end()) return;
+  output.log(
+      fmt::format("note: no training row has the label {}: what the decoder makes of it was "
+                  "never trained",
+                  label));
 }
 
 void write_pairs(const std::string& path, const Tensor& originals, const Tensor& reconstructions,
@@ -56,6 +77,7 @@ void write_pairs(const std::string& path, const Tensor& originals, const Tensor&
   const auto rest =
       std::copy(first.as<float>().begin(), first.as<float>().end(), both.as<float>().begin());
   std::copy(second.as<float>().begin(), second.as<float>().end(), rest);
+  if (is_flat(input)) return write_npy(path, both);
   // Four dimensions at most: several channels stay above one another.
   write_npy(path, both.reshaped({2, n, input.channels * input.height, input.width}));
 }

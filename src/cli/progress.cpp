@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
@@ -27,17 +28,29 @@ std::string rate(double per_second) {
 }
 
 std::string terms(const Metrics& m) {
-  return fmt::format("{:.2f} = {:.2f} + kl {:.2f}", m.neg_elbo, m.reconstruction, m.kl);
+  std::string text = fmt::format("{:.2f}", m.reconstruction);
+  if (!m.autoencoder) text = fmt::format("{:.2f} = {} + kl {:.2f}", m.neg_elbo, text, m.kl);
+  // What is trained, where that is another objective.
+  if (std::abs(m.loss - m.neg_elbo) >= 0.005) text += fmt::format(", loss {:.2f}", m.loss);
+  return text;
+}
+
+const char* name_of(const Metrics& m) {
+  return m.autoencoder ? "reconstruction" : "neg_elbo";
+}
+
+std::string fold_of(std::int64_t fold, std::int64_t folds) {
+  return folds > 0 ? fmt::format("fold {}/{}  ", fold, folds) : "";
 }
 
 }  // namespace
 
 std::string render_progress(const TrainProgress& p, int width) {
   const std::string parts[] = {
-      fmt::format("epoch {}/{}", p.epoch, p.epochs),
+      fmt::format("{}epoch {}/{}", fold_of(p.fold, p.folds), p.epoch, p.epochs),
       fmt::format("step {}/{}", p.step, p.steps),
-      "neg_elbo " + terms(p.train),
-      fmt::format("neg_elbo {:.2f}", p.train.neg_elbo),  // in place of the terms
+      fmt::format("{} {}", name_of(p.train), terms(p.train)),
+      fmt::format("{} {:.2f}", name_of(p.train), p.train.neg_elbo),  // in place of the terms
       rate(p.samples_per_second) + " samples/s",
       format_duration(p.seconds_left) + " left",
   };
@@ -59,8 +72,12 @@ std::string render_evaluation(const EvaluationEvent& event) {
   const auto spread = [&](double sd) {
     return event.replicas > 1 ? fmt::format(" (+- {:.2f})", sd) : "";
   };
-  std::string line = fmt::format("epoch {}/{}  train neg_elbo {}{}", event.epoch, event.epochs,
-                                 terms(event.train), spread(event.train_sd));
+  std::string line =
+      fmt::format("{}epoch {}/{}  train {} {}{}", fold_of(event.fold, event.folds), event.epoch,
+                  event.epochs, name_of(event.train), terms(event.train), spread(event.train_sd));
+  if (event.validation)
+    line += fmt::format("  validation {}{}{}", terms(*event.validation),
+                        spread(event.validation_sd), event.best ? ", the best" : "");
   if (event.test) line += fmt::format("  test {}{}", terms(*event.test), spread(event.test_sd));
   if (event.replicas > 1) line += fmt::format("  mean of {}", event.replicas);
   return line + fmt::format("  ({} in all)", format_duration(event.seconds));

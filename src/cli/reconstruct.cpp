@@ -55,7 +55,7 @@ std::vector<std::int64_t> first_rows(const std::string& count, std::int64_t size
 int reconstruct(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.out, "--out", "the file to write, --out X.png or X.npy");
-  (void)output_format(options.out, {OutputFormat::png, OutputFormat::npy});
+  check_out(options.out, {OutputFormat::png, OutputFormat::npy});
   if (!options.count.empty() && !options.index.empty()) {
     throw Error(Status::usage, "--count and --index exclude each other", "command line",
                 "leave one out");
@@ -66,6 +66,7 @@ int reconstruct(const Options& options, const Output& output) {
   const auto device = open_device(how);
   LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
+  check_picture(options.out, run.model());
   const auto data = run.load_data(options.data);
   const DatasetSplit& split = select_split(*data, options.split);
   if (rows.empty()) rows = first_rows(options.count, split.size());
@@ -87,11 +88,12 @@ Command reconstruct_command() {
             auto options = std::make_shared<Options>();
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--data", options->data, "PATH", "other data of the same size");
-            flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--split", options->split, "NAME", "test (default), train or validation");
             flags.value("--count", options->count, "N", "the first N rows; 10 without it");
             flags.value("--index", options->index, "I,J,...", "these rows");
-            flags.value("--out", options->out, "FILE",
-                        "X.png, or X.npy: f32 [2, N, H, W], originals first");
+            flags.value(
+                "--out", options->out, "FILE",
+                "X.png, or X.npy: f32 [2, N, H, W] ([2, N, D] of features), originals first");
             options->config.add_device(flags);
             return [options](const Output& output) { return reconstruct(*options, output); };
           }};

@@ -25,7 +25,7 @@ struct Options {
 int score(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.out, "--out", "the file to write, --out S.csv");
-  (void)output_format(options.out, {OutputFormat::csv});
+  check_out(options.out, {OutputFormat::csv});
   const std::int64_t iw_samples =
       options.iw_samples.empty() ? 0
                                  : parse_integer(options.iw_samples, "--iw-samples", 1, 1'000'000);
@@ -64,7 +64,7 @@ Command score_command() {
             auto options = std::make_shared<Options>();
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--data", options->data, "PATH", "other data of the same size");
-            flags.value("--split", options->split, "NAME", "test (default) or train");
+            flags.value("--split", options->split, "NAME", "test (default), train or validation");
             flags.value("--iw-samples", options->iw_samples, "K",
                         "adds iw, the log-likelihood by K importance samples");
             flags.value("--out", options->out, "FILE",

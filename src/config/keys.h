@@ -18,15 +18,24 @@ enum class Kind : std::uint8_t {
   boolean,
   integer,
   number,
-  text,      // any string that `check_text` allows
-  choice,    // one of `choices`
-  pair,      // two numbers, each in the key's range
-  layers,    // an array of layer tables
-  reserved,  // part of the schema, nothing to store yet: recognised and refused
+  text,        // any string that `check_text` allows
+  choice,      // one of `choices`
+  pair,        // two numbers, each in the key's range
+  layers,      // an array of layer tables
+  out_layer,   // one, whose `out` follows from the data
+  transforms,  // an array of changes of the encoder's input
+  validation,  // a fraction, a number of rows or a path
+  texts,       // an array of strings
 };
 
-using Field = std::variant<std::monostate, bool*, std::int64_t*, double*, std::string*,
-                           std::array<double, 2>*, std::vector<LayerConfig>*>;
+using Field =
+    std::variant<std::monostate, bool*, std::int64_t*, double*, std::string*,
+                 std::array<double, 2>*, std::vector<LayerConfig>*, LayerConfig*,
+                 std::vector<TransformConfig>*, ValidationConfig*, std::vector<std::string>*>;
+
+// Where each key got its value; for a layer, "model.encoder.layers[0]". Keys that are missing here
+// are reported by their path.
+using Places = std::vector<std::pair<std::string, std::string>>;
 
 struct Key {
   std::string_view path;
@@ -38,15 +47,22 @@ struct Key {
   std::int64_t int_high = std::numeric_limits<std::int64_t>::max();
   double low = 0;
   double high = 0;
-  // choice: what the schema knows. number: words the schema knows beside numbers; "*" is any word.
+  // choice: what the schema knows. number: words that may stand in its place.
   std::vector<std::string_view> choices{};
-  // choice: the part of `choices` that works in this version; empty: all of it.
-  std::vector<std::string_view> available{};
-  // integer and number: only the default works in this version.
-  bool only_default = false;
-  // What the unavailable rest lacks, after "`key` = value ".
-  std::string_view lacking = "is not available in this version";
+  // Only where `<its table>.type` is one of these, which then has it among its keys; empty: always.
+  std::vector<std::string_view> types{};
+  // The choice that `types` speaks of, where it has another name; empty: the table's type.
+  std::string_view types_of{};
+  // number: where one of the words is kept in its place; "none" then says that it is the number.
+  std::string* (*word)(Config&) = nullptr;
 };
+
+// The path of the choice that `types` speaks of: "train.optimizer.type".
+[[nodiscard]] std::string type_path(const Key& key);
+// Whether the key means something to that configuration.
+[[nodiscard]] bool applies(const Key& key, const Config& config);
+// Defaults that depend on another key, where `places` does not say that they were set.
+void resolve_defaults(Config& config, const Places& places);
 
 [[nodiscard]] const std::vector<Key>& keys();
 [[nodiscard]] const Key* find_key(std::string_view path);  // null: no such key
@@ -58,7 +74,6 @@ struct Key {
 [[nodiscard]] std::string value_as_toml(const Key& key, const Config& config);
 [[nodiscard]] std::string toml_string(std::string_view text);  // a TOML basic string
 [[nodiscard]] std::string number_as_toml(double value);
-[[nodiscard]] std::string layer_as_toml(const LayerConfig& layer);
 
 // "an integer from 1 to 1048576": completes "give ...".
 [[nodiscard]] std::string allowed_text(const Key& key);
@@ -76,15 +91,10 @@ void refuse_unknown_variable(std::string_view variable);
 // resemble none.
 [[nodiscard]] std::string variable_meant_by(std::string_view variable);
 
-[[nodiscard]] const std::vector<std::string_view>& activations();
-
-// Where each key got its value; for a layer, "model.encoder.layers[0]". Keys that are missing here
-// are reported by their path.
-using Places = std::vector<std::pair<std::string, std::string>>;
 [[nodiscard]] std::string place_of(const Places& places, std::string_view path);
 void set_place(Places& places, std::string_view path, std::string_view where);
 
-// Range, availability and the rules between keys; throws Error(usage).
+// Ranges and the rules between keys; throws Error(usage).
 void validate(const Config& config, const Places& places);
 
 }  // namespace cuvae::config

@@ -1,5 +1,5 @@
 // Reads and merges the sources of a configuration. Values are stored as they come, with the place
-// they came from; ranges and availability are judged once, on the merged result, so that a flag can
+// they came from; ranges are judged once, on the merged result, so that a flag can
 // mend what a file says.
 
 #include <fmt/format.h>
@@ -16,6 +16,8 @@
 
 #include "base/text.h"
 #include "config/keys.h"
+#include "config/layers.h"
+#include "cuvae/dataset.h"
 #include "cuvae/error.h"
 
 namespace cuvae {
@@ -57,12 +59,14 @@ bool read_number(const toml::node& node, double& value) {
   return whole.has_value();
 }
 
-// Collects values, the places they came from, and known things that nothing can store yet.
+// Collects values and the places they came from.
 class Merger {
  public:
   Config config;
   config::Places places;
   bool data_path_is_from_file = false;
+  bool validation_is_from_file = false;
+  bool weights_are_from_file = false;
 
   // `where` is a fixed place (a flag), or empty: then `source`:line.
   void apply(const toml::table& table, std::string_view source, std::string_view fixed_where = {}) {
@@ -89,11 +93,8 @@ class Merger {
     }
   }
 
-  void finish() const {
-    for (const auto& [path, refusal] : refused_) {
-      throw Error(Status::usage, refusal.first, refusal.second,
-                  fmt::format("remove it, or {}", mend_of(path)));
-    }
+  void finish() {
+    config::resolve_defaults(config, places);
     config::validate(config, places);
   }
 
@@ -102,14 +103,6 @@ class Merger {
   std::string where(const toml::source_region& region) const {
     if (!fixed_where_.empty()) return std::string(fixed_where_);
     return fmt::format("{}:{}", source_, region.begin.line);
-  }
-
-  static std::string mend_of(const std::string& path) {
-    const Key* key = config::find_key(path);
-    return key->kind == Kind::number
-               ? fmt::format("give {}", key->only_default ? config::value_as_toml(*key, Config{})
-                                                          : config::allowed_text(*key))
-               : std::string("see `cuvae init` for what is");
   }
 
   static toml::table parse_value(const Key* key, const ConfigOverride& override) {
@@ -132,8 +125,23 @@ class Merger {
         return holder;
       }
     }
+    if (key != nullptr && key->kind == Kind::validation) {
+      std::int64_t rows = 0;
+      double fraction = 0;
+      if (const auto [stop, error] = std::from_chars(text.data(), end, rows);
+          error == std::errc{} && stop == end) {
+        holder.insert("v", rows);
+        return holder;
+      }
+      if (const auto [stop, error] = std::from_chars(text.data(), end, fraction);
+          error == std::errc{} && stop == end) {
+        holder.insert("v", fraction);
+        return holder;
+      }
+    }
+    const bool is_path = key != nullptr && key->kind == Kind::validation && !text.starts_with('[');
     const bool wants_text =
-        key != nullptr && (key->kind == Kind::text || key->kind == Kind::choice);
+        is_path || (key != nullptr && (key->kind == Kind::text || key->kind == Kind::choice));
     const bool is_quoted =
         text.size() >= 2 && (text[0] == '"' || text[0] == '\'') && text.back() == text[0];
     if (!wants_text || is_quoted) {
@@ -158,19 +166,13 @@ class Merger {
     const auto path_of = [&](std::string_view name) {
       return prefix.empty() ? std::string(name) : fmt::format("{}.{}", prefix, name);
     };
-    // A table of a type that is not available brings keys of its own: its type is what to tell.
-    if (const toml::node* type = table.get("type"); type != nullptr && type->is_string()) {
-      const Key* key = config::find_key(path_of("type"));
-      const std::string value = **type->as_string();
-      if (key != nullptr && !key->available.empty() &&
-          std::find(key->available.begin(), key->available.end(), value) == key->available.end()) {
-        store(path_of("type"), *type);
-        return;
-      }
-    }
+    // Types first: what belongs to another one goes with it.
+    for (const auto& [name, node] : table)
+      if (decides(path_of(name.str()))) store(path_of(name.str()), node);
     for (const auto& [name, node] : table) {
       const std::string path = path_of(name.str());
       if (prefix.empty() && (path == "schema" || path == "preset")) continue;
+      if (decides(path)) continue;
       if (config::find_key(path) != nullptr) {
         store(path, node);
       } else if (!config::is_table(path)) {
@@ -184,17 +186,37 @@ class Merger {
     }
   }
 
+  // Whether keys belong to one of its choices.
+  static bool decides(const std::string& path) {
+    return std::any_of(config::keys().begin(), config::keys().end(), [&](const Key& key) {
+      return !key.types.empty() && config::type_path(key) == path;
+    });
+  }
+
+  // A table of another type starts anew.
+  void forget_options(const std::string& type) {
+    Config standard;
+    for (const Key& key : config::keys()) {
+      if (key.types.empty() || config::type_path(key) != type) continue;
+      std::visit(
+          [](auto to, auto from) {
+            if constexpr (std::is_pointer_v<decltype(to)> &&
+                          std::is_same_v<decltype(to), decltype(from)>)
+              *to = *from;
+          },
+          config::field_of(key, config), config::field_of(key, standard));
+      if (key.word != nullptr) *key.word(config) = *key.word(standard);
+      std::erase_if(places, [&](const auto& entry) { return entry.first == key.path; });
+    }
+  }
+
   void store(const std::string& path, const toml::node& node) {
     const std::string place = where(node);
     const Key* found = config::find_key(path);
     if (found == nullptr) wrong_type(path, type_name(node), place, "a table");
     const Key& key = *found;
     config::set_place(places, path, place);
-    std::erase_if(refused_, [&](const auto& entry) { return entry.first == path; });
     const auto wrong = [&]() { wrong_type(path, type_name(node), place, allowed_text(key)); };
-    const auto refuse = [&](std::string_view what) {
-      refused_.emplace_back(path, std::pair{fmt::format("{} {}", what, key.lacking), place});
-    };
     const Field field = config::field_of(key, config);
     switch (key.kind) {
       case Kind::boolean: {
@@ -211,11 +233,15 @@ class Merger {
       }
       case Kind::number: {
         if (const auto* word = node.as_string()) {
-          const auto known = [&](std::string_view c) { return c == "*" || c == **word; };
-          if (std::none_of(key.choices.begin(), key.choices.end(), known)) wrong();
-          refuse(fmt::format("`{}` = {}", path, config::toml_string(**word)));
+          if (key.word == nullptr || std::ranges::find(key.choices, **word) == key.choices.end())
+            wrong();
+          Config standard;
+          *key.word(config) = **word;
+          *std::get<double*>(field) = *std::get<double*>(config::field_of(key, standard));
         } else if (!read_number(node, *std::get<double*>(field))) {
           wrong();
+        } else if (key.word != nullptr) {
+          *key.word(config) = "none";
         }
         break;
       }
@@ -223,8 +249,10 @@ class Merger {
       case Kind::choice: {
         const auto* value = node.as_string();
         if (value == nullptr) wrong();
+        if (*std::get<std::string*>(field) != **value) forget_options(path);
         *std::get<std::string*>(field) = **value;
         if (path == "data.path") data_path_is_from_file = fixed_where_.empty();
+        if (path == "data.weights") weights_are_from_file = fixed_where_.empty();
         break;
       }
       case Kind::pair: {
@@ -239,71 +267,150 @@ class Merger {
       case Kind::layers: {
         const auto* array = node.as_array();
         if (array == nullptr) wrong();
-        auto& layers = *std::get<std::vector<LayerConfig>*>(field);
-        layers.clear();
+        read_layers(*array, path, *std::get<std::vector<LayerConfig>*>(field));
+        break;
+      }
+      case Kind::transforms: {
+        const auto* array = node.as_array();
+        if (array == nullptr) wrong();
+        auto& transforms = *std::get<std::vector<TransformConfig>*>(field);
+        transforms.clear();
         for (const toml::node& entry : *array) {
-          const std::string layer_path = fmt::format("{}[{}]", path, layers.size());
-          const auto* table = entry.as_table();
-          if (table == nullptr) {
-            wrong_type(layer_path, type_name(entry), where(entry),
-                       "a layer, { type = \"linear\", out = 512 }");
+          TransformConfig transform;
+          const auto* options = entry.as_table();
+          if (const auto* word = entry.as_string()) {
+            transform.type = **word;
+          } else if (options != nullptr && options->size() == 1 && options->contains("noise") &&
+                     read_number(*options->get("noise"), transform.amount)) {
+            transform.type = "noise";
+          } else {
+            wrong();
           }
-          config::set_place(places, layer_path, where(entry));
-          layers.push_back(read_layer(*table, layer_path));
+          transforms.push_back(transform);
         }
         break;
       }
-      case Kind::reserved:
-        // An empty list asks for nothing.
-        if (node.is_array() && node.as_array()->empty()) break;
-        refuse(fmt::format("`{}`", path));
+      case Kind::out_layer: {
+        const auto* table = node.as_table();
+        if (table == nullptr) wrong();
+        *std::get<LayerConfig*>(field) = read_layer(*table, path, true);
         break;
+      }
+      case Kind::validation: {
+        ValidationConfig value;
+        if (const auto* word = node.as_string()) {
+          if ((*word)->empty()) wrong();
+          value.path = **word;
+        } else if (const auto whole = node.value_exact<std::int64_t>()) {
+          value.rows = *whole;
+        } else if (!read_number(node, value.fraction)) {
+          wrong();
+        }
+        *std::get<ValidationConfig*>(field) = std::move(value);
+        validation_is_from_file = fixed_where_.empty();
+        break;
+      }
+      case Kind::texts: {
+        const auto* array = node.as_array();
+        if (array == nullptr) wrong();
+        auto& texts = *std::get<std::vector<std::string>*>(field);
+        texts.clear();
+        for (const toml::node& entry : *array) {
+          if (!entry.is_string()) wrong();
+          texts.push_back(**entry.as_string());
+        }
+        break;
+      }
     }
   }
 
-  LayerConfig read_layer(const toml::table& table, const std::string& path) const {
+  LayerConfig read_layer(const toml::table& table, const std::string& path, bool is_out = false) {
     LayerConfig layer;
-    const auto text = [&](const toml::node& node, std::string_view name, std::string& value) {
-      const auto* read = node.as_string();
-      if (read == nullptr) {
-        wrong_type(fmt::format("{}.{}", path, name), type_name(node), where(node), "a string");
-      }
-      value = **read;
-    };
-    if (const toml::node* type = table.get("type")) text(*type, "type", layer.type);
+    config::set_place(places, path, where(table));
+    if (const toml::node* type = table.get("type")) read_into(&layer.type, *type, path + ".type");
     // Other types bring keys of their own; validation names the type.
-    if (layer.type != "linear") return layer;
+    if (layers::find_type(layer.type) == nullptr) return layer;
     for (const auto& [name, node] : table) {
-      const std::string_view key = name.str();
-      const std::string full = fmt::format("{}.{}", path, key);
-      if (key == "type") continue;
-      if (key == "activation") {
-        text(node, key, layer.activation);
-      } else if (key == "out") {
-        const auto value = node.value_exact<std::int64_t>();
-        if (!value) wrong_type(full, type_name(node), where(node), "a positive integer");
-        layer.out = *value;
-      } else if (key == "slope" || key == "alpha") {
-        if (!read_number(node, key == "slope" ? layer.slope : layer.alpha)) {
-          wrong_type(full, type_name(node), where(node), "a number");
-        }
-      } else {
-        const std::string guess = closest(key, {"type", "out", "activation", "slope", "alpha"});
+      const std::string full = fmt::format("{}.{}", path, name.str());
+      if (name.str() == "type") continue;
+      if (!config::takes(layer.type, name.str(), is_out)) {
         throw Error(Status::usage, fmt::format("unknown key `{}`", full), where(name.source()),
-                    guess.empty() ? "a linear layer has `out`, `activation`, `slope` and `alpha`"
-                                  : fmt::format("did you mean `{}`?", guess));
+                    config::mend_layer_key(layer.type, name.str(), is_out));
       }
+      const layers::Key& key = *layers::find_key(name.str());
+      const layers::Field field = key.field(layer);
+      read_into(field, node, full, key.allowed);
+      // 0 stands for what was left out, and is nothing to write.
+      if (auto* const* pair = std::get_if<LayerConfig::Pair*>(&field);
+          pair != nullptr && key.int_low > 0 && std::ranges::count(**pair, 0) > 0)
+        throw Error(Status::usage, fmt::format("`{}` = 0 is out of range", full), where(node),
+                    fmt::format("give {}", key.allowed));
     }
-    if (!table.contains("out")) {
-      throw Error(Status::usage, fmt::format("`{}` has no `out`", path), where(table),
-                  "give its number of outputs, out = 512");
+    for (const std::string_view name : layers::find_type(layer.type)->required) {
+      if (table.contains(name) || (is_out && name == "out")) continue;
+      throw Error(Status::usage, fmt::format("`{}` has no `{}`", path, name), where(table),
+                  fmt::format("give {}, {} = ...", layers::find_key(name)->allowed, name));
     }
     return layer;
   }
 
+  void read_into(const layers::Field& field, const toml::node& node, const std::string& path,
+                 std::string_view allowed = "a string") {
+    const auto wrong = [&]() { wrong_type(path, type_name(node), where(node), allowed); };
+    if (auto* const* text = std::get_if<std::string*>(&field)) {
+      const auto* read = node.as_string();
+      if (read == nullptr) wrong();
+      **text = **read;
+    } else if (auto* const* flag = std::get_if<bool*>(&field)) {
+      const auto read = node.value_exact<bool>();
+      if (!read) wrong();
+      **flag = *read;
+    } else if (auto* const* number = std::get_if<double*>(&field)) {
+      if (!read_number(node, **number)) wrong();
+    } else if (auto* const* integer = std::get_if<std::int64_t*>(&field)) {
+      const auto read = node.value_exact<std::int64_t>();
+      if (!read) wrong();
+      **integer = *read;
+    } else if (auto* const* pair = std::get_if<LayerConfig::Pair*>(&field)) {
+      // One number stands for both.
+      const auto* array = node.as_array();
+      if (array != nullptr && array->size() != 2) wrong();
+      for (std::size_t i = 0; i < 2; ++i) {
+        const auto read = (array != nullptr ? *array->get(i) : node).value_exact<std::int64_t>();
+        if (!read) wrong();
+        (**pair)[i] = *read;
+      }
+    } else if (auto* const* list = std::get_if<std::vector<std::int64_t>*>(&field)) {
+      const auto* array = node.as_array();
+      if (array == nullptr) wrong();
+      for (const toml::node& entry : *array) {
+        const auto read = entry.value_exact<std::int64_t>();
+        if (!read) wrong();
+        (*list)->push_back(*read);
+      }
+    } else {
+      const auto* array = node.as_array();
+      if (array == nullptr) wrong();
+      read_layers(*array, path, *std::get<std::vector<LayerConfig>*>(field));
+    }
+  }
+
+  void read_layers(const toml::array& array, const std::string& path,
+                   std::vector<LayerConfig>& into) {
+    into.clear();
+    for (const toml::node& entry : array) {
+      const std::string layer_path = fmt::format("{}[{}]", path, into.size());
+      const auto* table = entry.as_table();
+      if (table == nullptr) {
+        wrong_type(layer_path, type_name(entry), where(entry),
+                   "a layer, { type = \"linear\", out = 512 }");
+      }
+      into.push_back(read_layer(*table, layer_path));
+    }
+  }
+
   std::string_view source_;
   std::string_view fixed_where_;
-  std::vector<std::pair<std::string, std::pair<std::string, std::string>>> refused_;
 };
 
 toml::table parse_toml(std::string_view text, std::string_view source) {
@@ -364,7 +471,7 @@ void apply_preset(Merger& merger, std::string_view name, std::string_view where,
   merger.apply(table, source);
   if (!table.contains("name")) merger.config.name = preset.name;
   // A preset is no file on the user's disk: its data counts from the current directory.
-  merger.data_path_is_from_file = false;
+  merger.data_path_is_from_file = merger.validation_is_from_file = false;
 }
 
 std::string read_file(const std::filesystem::path& path) {
@@ -467,11 +574,23 @@ Config load_config(const ConfigSources& sources) {
       from_environment(config::environment_name(key.path), key.path);
     }
   }
-  for (const ConfigOverride& override : sources.overrides) merger.apply(override);
+  // Types first, whatever the order of the flags: another type forgets the options of the last.
+  const auto is_type = [](const ConfigOverride& o) { return o.key.ends_with(".type"); };
+  for (const ConfigOverride& override : sources.overrides)
+    if (is_type(override)) merger.apply(override);
+  for (const ConfigOverride& override : sources.overrides)
+    if (!is_type(override)) merger.apply(override);
   merger.finish();
-  std::filesystem::path data = merger.config.data.path;
-  if (merger.data_path_is_from_file) data = sources.file.parent_path() / data;
-  merger.config.data.path = std::filesystem::absolute(data).lexically_normal().string();
+  const auto make_absolute = [&](std::string& path, bool from_file) {
+    if (path.empty() || is_data_source(path)) return;
+    std::filesystem::path from = path;
+    if (from_file) from = sources.file.parent_path() / from;
+    path = std::filesystem::absolute(from).lexically_normal().string();
+  };
+  make_absolute(merger.config.data.path, merger.data_path_is_from_file);
+  make_absolute(merger.config.data.validation.path, merger.validation_is_from_file);
+  if (DataConfig& data = merger.config.data; data.weights_are_a_file())
+    make_absolute(data.weights, merger.weights_are_from_file);
   return merger.config;
 }
 

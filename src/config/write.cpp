@@ -46,11 +46,19 @@ std::string joined(const std::vector<std::string_view>& words) {
 std::string comment_of(const config::Key& key) {
   std::string comment(key.doc);
   if (key.kind == config::Kind::choice) {
-    comment += fmt::format(" ({})", joined(key.available.empty() ? key.choices : key.available));
-  } else if (key.only_default) {
-    comment += " (fixed in this version)";
+    comment += fmt::format(" ({})", joined(key.choices));
+  } else if (!key.types.empty()) {
+    comment = fmt::format("{}: {}", joined(key.types), comment);
   }
   return comment;
+}
+
+// "# conv2d (out, kernel, stride, padding, bias): a convolution, as PyTorch's Conv2d"
+std::string layer_comment(const LayerDoc& doc) {
+  std::string keys;
+  for (const std::string& key : doc.keys)
+    keys += (keys.empty() ? " (" : ", ") + key.substr(0, key.find(' '));
+  return fmt::format("# {}{}: {}", doc.name, keys.empty() ? "" : keys + ")", doc.doc);
 }
 
 }  // namespace
@@ -61,7 +69,8 @@ std::string to_toml(const Config& config, bool comments) {
   std::string_view section;
   lines.push_back({"schema = 1", ""});
   for (const config::Key& key : config::keys()) {
-    if (key.kind == config::Kind::reserved) continue;
+    const bool applies = config::applies(key, config);
+    if (!applies && !comments) continue;
     const auto dot = key.path.find('.');
     const bool top = dot == std::string_view::npos;
     const std::string_view here = top ? std::string_view{} : key.path.substr(0, dot);
@@ -71,9 +80,14 @@ std::string to_toml(const Config& config, bool comments) {
       out += fmt::format("\n[{}]\n", here);
       section = here;
     }
-    lines.push_back({fmt::format("{} = {}", top ? key.path : key.path.substr(dot + 1),
-                                 config::value_as_toml(key, config)),
-                     comments ? comment_of(key) : std::string()});
+    // The types of layers, once.
+    if (comments && key.path == "model.encoder.layers")
+      for (const LayerDoc& doc : layer_docs()) lines.push_back({layer_comment(doc), ""});
+    // What another type would have is shown as what it would be.
+    lines.push_back(
+        {fmt::format("{}{} = {}", applies ? "" : "# ", top ? key.path : key.path.substr(dot + 1),
+                     config::value_as_toml(key, config)),
+         comments ? comment_of(key) : std::string()});
   }
   append_lines(out, lines);
   return out;

@@ -18,10 +18,12 @@ AdamStep<T> adam_step(const CpuArgs<T>& args, const AdamAttrs& adam, int hyper, 
   step.one_minus_beta1 = static_cast<T>(1 - adam.beta1);
   step.beta2 = static_cast<T>(adam.beta2);
   step.one_minus_beta2 = static_cast<T>(1 - adam.beta2);
-  step.weight_decay = static_cast<T>(adam.weight_decay);
+  step.weight_decay = static_cast<T>(adam.coupled());
+  step.kept = static_cast<T>(adam.decoupled ? 1 - lr * adam.weight_decay : 1.0);
   step.step_size = static_cast<T>(lr / (1 - std::pow(adam.beta1, t)));
-  step.root_corrected = static_cast<T>(1 / std::sqrt(1 - std::pow(adam.beta2, t)));
-  step.eps = static_cast<T>(adam.eps);
+  const double correction = std::sqrt(1 - std::pow(adam.beta2, t));
+  step.root_corrected = static_cast<T>(1 / correction);
+  step.eps = static_cast<T>(adam.eps_hat ? adam.eps / correction : adam.eps);
   return step;
 }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "cpu/kernel.h"
 
@@ -63,15 +64,27 @@ CpuKernel<T> cpu_detach(CpuNode& node) {
   };
 }
 
+template <class T>
+CpuKernel<T> cpu_log_count(CpuNode& node) {
+  const std::int64_t n = node.out(0).elements();
+  return [=](const CpuArgs<T>& args) {
+    for_elements(args.team, n, [&](std::int64_t i, std::int64_t end) {
+      for (; i < end; ++i) args.out(0)[i] = std::log(std::max(args.in(0)[i], T(1)));
+    });
+  };
+}
+
 CUVAE_CPU_ALWAYS(add)
 CUVAE_CPU_ALWAYS(mul)
 CUVAE_CPU_ALWAYS(scale)
 CUVAE_CPU_ALWAYS(fill)
 CUVAE_CPU_ALWAYS(detach)
+CUVAE_CPU_ALWAYS(log_count)
 CUVAE_CPU_OP(add);
 CUVAE_CPU_OP(mul);
 CUVAE_CPU_OP(scale);
 CUVAE_CPU_OP(fill);
 CUVAE_CPU_OP(detach);
+CUVAE_CPU_OP(log_count);
 
 }  // namespace cuvae

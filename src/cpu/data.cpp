@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
+#include "base/alias_table.h"
 #include "cpu/kernel.h"
 #include "cuvae/error.h"
+#include "ops/data.h"
 #include "ops/rules.h"
 
 namespace cuvae {
@@ -23,24 +25,38 @@ CpuKernel<T> cpu_batch_index(CpuNode& node) {
   const std::int64_t rows = node.attrs().integer("rows");
   const bool shuffle = flag_of(node.attrs(), "shuffle");
   const bool staged = flag_of(node.attrs(), "staged");
+  const bool weighted = node.has(1);
+  const BatchPositions positions = batch_positions(node.attrs(), weighted);
   const std::string where = fmt::format("node `{}` (batch_index)", node.node.name);
   return [=](const CpuArgs<T>& args) {
     const auto* clock = args.template in<std::int64_t>(0);
     auto* row = args.template out<std::int64_t>(0);
     auto* index = args.template out<std::int64_t>(1);
-    const std::int64_t first = clock[clock_entry::position] + args.step * batch;
-    if (first < 0 || first > rows - batch)
+    const std::int64_t at = clock[clock_entry::position] + args.step * positions.stride;
+    if (at < 0 || at > positions.last)
       throw Error(Status::failed,
-                  fmt::format("positions {} to {} of {} rows", first, first + batch, rows), where,
-                  "a run stays within one epoch");
+                  fmt::format("positions {} to {} of {} rows", at, at + positions.stride, rows),
+                  where, "a run stays within one epoch");
+    const std::int64_t first = at * positions.times;
     const Shuffle order(static_cast<std::uint64_t>(clock[clock_entry::seed]),
                         static_cast<std::uint64_t>(clock[clock_entry::epoch]), rows);
+    const auto* keep = weighted ? args.template in<std::int64_t>(1) : nullptr;
+    const auto* other = weighted ? args.template in<std::int64_t>(2) : nullptr;
+    const RandomKey draws{.seed = static_cast<std::uint64_t>(clock[clock_entry::seed]),
+                          .purpose = Purpose::resampling,
+                          .stream = 0,
+                          .step = static_cast<std::uint64_t>(clock[clock_entry::epoch])};
     args.team.parallel_for(divide_up(batch, index_block), [&](std::int64_t chunk, int) {
       const std::int64_t end =
           batch - chunk * index_block < index_block ? batch : (chunk + 1) * index_block;
       for (std::int64_t b = chunk * index_block; b < end; ++b) {
         const std::int64_t position = first + b;
-        index[b] = shuffle ? order(position) : position;
+        if (weighted) {
+          const PhiloxWords words = random_words(draws, static_cast<std::uint64_t>(position));
+          index[b] = alias_row(words[0], words[1], words[2], words[3], rows, keep, other);
+        } else {
+          index[b] = shuffle ? order(position) : position;
+        }
         row[b] = (staged ? position : index[b]) - clock[clock_entry::base];
       }
     });

@@ -29,13 +29,13 @@ int as_int(std::int64_t n) {
 }
 
 void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const float* a, int lda,
-          const float* b, int ldb, float* c, int ldc) {
-  cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1.0F, a, lda, b, ldb, 0.0F, c, ldc);
+          const float* b, int ldb, float beta, float* c, int ldc) {
+  cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1.0F, a, lda, b, ldb, beta, c, ldc);
 }
 
 void gemm(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const double* a, int lda,
-          const double* b, int ldb, double* c, int ldc) {
-  cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1.0, a, lda, b, ldb, 0.0, c, ldc);
+          const double* b, int ldb, double beta, double* c, int ldc) {
+  cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1.0, a, lda, b, ldb, beta, c, ldc);
 }
 
 }  // namespace
@@ -78,6 +78,7 @@ void multiply_tile(const Product<T>& p, const Tile& tile, T* c, std::int64_t ldc
   const std::int64_t m = tile.rows();
   const std::int64_t n = tile.columns();
   if (m == 0 || n == 0) return;
+  if (p.k == 0 && p.accumulate) return;
   if (p.k == 0) {
     for (std::int64_t i = 0; i < m; ++i) std::fill_n(c + i * ldc, n, T{});
     return;
@@ -85,7 +86,8 @@ void multiply_tile(const Product<T>& p, const Tile& tile, T* c, std::int64_t ldc
   const T* a = p.a + (p.transpose_a ? tile.m0 : tile.m0 * p.lda);
   const T* b = p.b + (p.transpose_b ? tile.n0 * p.ldb : tile.n0);
   gemm(p.transpose_a ? CblasTrans : CblasNoTrans, p.transpose_b ? CblasTrans : CblasNoTrans,
-       as_int(m), as_int(n), as_int(p.k), a, as_int(p.lda), b, as_int(p.ldb), c, as_int(ldc));
+       as_int(m), as_int(n), as_int(p.k), a, as_int(p.lda), b, as_int(p.ldb),
+       p.accumulate ? T{1} : T{}, c, as_int(ldc));
 }
 
 template <class T>

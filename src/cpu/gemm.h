@@ -8,7 +8,8 @@
 
 namespace cuvae {
 
-// c [m, n] = op(a) [m, k] op(b) [k, n], row-major; op transposes where the flag is set.
+// c [m, n] = op(a) [m, k] op(b) [k, n], row-major (or += that); op transposes where the flag is
+// set.
 template <class T>
 struct Product {
   bool transpose_a = false;
@@ -20,6 +21,7 @@ struct Product {
   std::int64_t lda = 0;  // row stride as stored
   const T* b = nullptr;
   std::int64_t ldb = 0;
+  bool accumulate = false;  // c += ..
 };
 
 struct Tile {

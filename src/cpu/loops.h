@@ -10,6 +10,7 @@
 
 #include "cuvae/rng.h"
 #include "ops/activation.h"
+#include "ops/optimizers.h"
 
 namespace cuvae {
 
@@ -23,8 +24,44 @@ struct AdamStep {
   T weight_decay;
   T step_size;       // lr / (1 - beta1^t)
   T root_corrected;  // 1 / sqrt(1 - beta2^t)
-  T eps;
+  T eps;             // added to the corrected root
+  T kept = 1;        // of w, before the step: 1 - lr * weight_decay where that is decoupled
 };
+
+// Rows of an image side by side, with zeros for what lies beyond its edges. Row r of `to` is row
+// first + r * every_row of the source: `left` zeros, `count` elements from `column` on,
+// every_column apart, and zeros up to `width`.
+template <class T>
+struct GatheredRows {
+  std::int64_t rows = 0, first = 0, every_row = 1;
+  std::int64_t source_rows = 0, source_width = 0;
+  std::int64_t left = 0, count = 0, width = 0;
+  std::int64_t column = 0, every_column = 1;
+  const T* source = nullptr;
+  T* to = nullptr;
+};
+
+// Rows of a result put into images, with a bias for each channel (or null). `second` (or null):
+// what belongs between the elements of `from`, which are two apart then.
+template <class T>
+struct PlacedRows {
+  std::int64_t channels = 0, rows = 0, width = 0;
+  const T* from = nullptr;
+  std::int64_t from_channel = 0, from_row = 0;  // strides
+  const T* second = nullptr;
+  std::int64_t second_width = 0;  // width or width - 1
+  std::int64_t every_column = 1;
+  const T* bias = nullptr;
+  T* to = nullptr;
+  std::int64_t to_channel = 0, to_row = 0;  // strides
+};
+
+// Of the loops for convolutions: rows of packed weights, columns of a transposed gradient, lanes of
+// a sum over positions, and what `terms` of position_products is a multiple of.
+inline constexpr std::int64_t conv_rows = 8;
+inline constexpr std::int64_t conv_columns = 32;
+inline constexpr std::int64_t conv_lanes = 16;
+inline constexpr std::int64_t conv_terms = 12;
 
 template <class T>
 struct Loops {
@@ -61,6 +98,38 @@ struct Loops {
   void (*normals)(const RandomKey& key, std::uint64_t first, std::int64_t n, T* out);
 
   void (*adam)(std::int64_t n, const AdamStep<T>& step, const T* g, T* w, T* m, T* v);
+
+  // Products of convolutions. Their sums run through terms or positions in order, in as many lanes
+  // as the instruction set has, so bits differ between instruction sets as those of BLAS do.
+  //
+  // out[r][p] = sum over k of weights[k][r] source[offsets[k] + p], for `rows` (at most conv_rows)
+  // rows, which are `stride` apart, and p < n. Reads and writes up to conv_lanes - 1 beyond n.
+  void (*window_products)(int rows, std::int64_t n, std::int64_t terms, const T* weights,
+                          const std::int64_t* offsets, const T* source, T* out,
+                          std::int64_t stride);
+  // out[k][c] += sum over p of source[offsets[k] + at[p]] columns[p][c], c < conv_columns.
+  void (*position_products)(std::int64_t n, const std::int64_t* at, std::int64_t terms,
+                            const std::int64_t* offsets, const T* source, const T* columns, T* out,
+                            std::int64_t stride);
+  // out[r][t] += the products a[r][p] b[t][p] in conv_lanes lanes. `out` has room for conv_terms
+  // rows and columns more than are asked for.
+  void (*row_products)(std::int64_t n, std::int64_t rows, const T* a, std::int64_t a_stride,
+                       std::int64_t terms, const T* b, std::int64_t b_stride, T* out,
+                       std::int64_t stride);
+  void (*gather_rows)(const GatheredRows<T>& rows);
+  void (*place_rows)(const PlacedRows<T>& rows);
+  // to[i][r] = from[r][i]; zeros for the rows from `rows` to to_stride.
+  void (*transpose_rows)(std::int64_t rows, std::int64_t n, const T* from, std::int64_t stride,
+                         T* to, std::int64_t to_stride);
+
+  // In double, whatever T is.
+  double (*sum_squares)(std::int64_t n, const T* x);
+  // One for each row of ops/optimizers.def; states[k] is null where state k is not kept.
+#define CUVAE_OPTIMIZER(name, Type)                                                  \
+  void (*name)(std::int64_t n, const OptimizerStep<Type, T>& step, const T* g, T* w, \
+               T* const* states);
+#include "ops/optimizers.def"
+#undef CUVAE_OPTIMIZER
 };
 
 // The best variant that this CPU can run.

@@ -4,6 +4,8 @@
 // All headers that the shared arithmetic needs come first: below it is included into a namespace of
 // its own, so that no inline function compiled here can stand in for one compiled for another
 // instruction set.
+#include <immintrin.h>
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -77,29 +79,41 @@ void normals(const RandomKey& key, std::uint64_t first, std::int64_t n, float* o
 }  // namespace
 
 extern const Loops<float> table;
-constinit const Loops<float> table = {CUVAE_LOOPS_ISA,
-                                      math<float>,
-                                      activation<float>,
-                                      activation_grad<float>,
-                                      add<float>,
-                                      mul<float>,
-                                      scale<float>,
-                                      fill<float>,
-                                      sum<float>,
-                                      gather_u8<float>,
-                                      gather_real<float>,
-                                      bernoulli_nll<float>,
-                                      bernoulli_nll_grad<float>,
-                                      bernoulli_both<float>,
-                                      gaussian_nll<float>,
-                                      gaussian_nll_grad<float>,
-                                      gaussian_both<float>,
-                                      gaussian_kl<float>,
-                                      gaussian_kl_grad<float>,
-                                      sample<float>,
-                                      sample_grad<float>,
-                                      normals,
-                                      adam<float>};
+constinit const Loops<float> table = {
+    CUVAE_LOOPS_ISA,
+    math<float>,
+    activation<float>,
+    activation_grad<float>,
+    add<float>,
+    mul<float>,
+    scale<float>,
+    fill<float>,
+    sum<float>,
+    gather_u8<float>,
+    gather_real<float>,
+    bernoulli_nll<float>,
+    bernoulli_nll_grad<float>,
+    bernoulli_both<float>,
+    gaussian_nll<float>,
+    gaussian_nll_grad<float>,
+    gaussian_both<float>,
+    gaussian_kl<float>,
+    gaussian_kl_grad<float>,
+    sample<float>,
+    sample_grad<float>,
+    normals,
+    adam<float>,
+    window_products<float>,
+    position_products<float>,
+    row_products<float>,
+    gather_rows<float>,
+    place_rows<float>,
+    transpose_rows<float>,
+    sum_squares<float>,
+#define CUVAE_OPTIMIZER(name, Type) optimize<Type, float>,
+#include "ops/optimizers.def"
+#undef CUVAE_OPTIMIZER
+};
 
 }  // namespace CUVAE_LOOPS
 }  // namespace cuvae

@@ -488,8 +488,69 @@ void adam(std::int64_t n, const AdamStep<T>& step, const T* g, T* w, T* m, T* v)
     const T second = fma_(s.beta2, v[i], s.one_minus_beta2 * (gradient * gradient));
     m[i] = first;
     v[i] = second;
-    w[i] = w[i] - s.step_size * first / fma_(sqrt_(second), s.root_corrected, s.eps);
+    w[i] =
+        fma_(s.kept, w[i], -(s.step_size * first / fma_(sqrt_(second), s.root_corrected, s.eps)));
+  }
+}
+
+template <class T>
+double sum_squares(std::int64_t n, const T* x) {
+  return lane_sum<double>(n, [=](std::int64_t start, std::int64_t length, double* terms) {
+    CUVAE_FOR(i, length) {
+      const auto value = static_cast<double>(x[start + i]);
+      terms[i] = value * value;
+    }
+  });
+}
+
+// What an optimiser's update computes with here. The type is this file's own, and so is every
+// function that is made for it.
+struct LoopMath {
+  template <class T>
+  CUVAE_INLINE static T fma(T a, T b, T c) {
+    return fma_(a, b, c);
+  }
+  template <class T>
+  CUVAE_INLINE static T sqrt(T x) {
+    return sqrt_(x);
+  }
+  template <class T>
+  CUVAE_INLINE static T abs(T x) {
+    return abs_(x);
+  }
+  template <class T>
+  CUVAE_INLINE static T max(T a, T b) {
+    return a > b ? a : b;
+  }
+};
+
+// In blocks, for which a state that is not kept has a place too.
+template <class O, class T>
+void optimize(std::int64_t n, const OptimizerStep<O, T>& given, const T* g, T* w,
+              T* const* states) {
+  const OptimizerStep<O, T> step = given;
+  constexpr std::int64_t block = 256;
+  T none[O::state_count][block] = {};
+  for (std::int64_t start = 0; start < n; start += block) {
+    const std::int64_t length = n - start < block ? n - start : block;
+    T* at[O::state_count];
+    for (int k = 0; k < O::state_count; ++k)
+      at[k] = states[k] != nullptr ? states[k] + start : none[k];
+    CUVAE_FOR(i, length) {
+      T s[O::state_count];
+      for (int k = 0; k < O::state_count; ++k) s[k] = at[k][i];
+      T weight = w[start + i];
+      apply_update<LoopMath, O, T>(step, g[start + i], weight, s);
+      w[start + i] = weight;
+      for (int k = 0; k < O::state_count; ++k) at[k][i] = s[k];
+    }
+    for (int k = 0; k < O::state_count; ++k)
+      if (states[k] == nullptr) {
+        CUVAE_FOR(i, length) none[k][i] = 0;
+      }
   }
 }
 
 }  // namespace
+
+#include "cpu/loops_conv.h"

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 
+#include "api/declare.h"
 #include "api/node_time.h"
 #include "cuvae/error.h"
 #include "graph/batches.h"
@@ -23,8 +24,7 @@ class ProgramOf final : public CpuProgram {
         team_(team),
         store_(store),
         arena_(static_cast<std::size_t>(plan_.arena_bytes()), "activations and gradients") {
-    for (const ValueInfo& value : graph().values())
-      if (value.producer < 0) store_.declare(value.name, value.dtype, value.shape);
+    declare_values(store_, graph());
     std::vector<CpuKernel<T>> kernels;
     std::int64_t scratch = 0;
     std::int64_t shared = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "api/declare.h"
 #include "base/text.h"
 #include "cuvae/error.h"
 #include "graph/passes.h"
@@ -34,8 +35,8 @@ class PersistentProgram final : public CudaProgram, private FaultWatch {
         options_(options) {
     const PersistentNeeds& needs = choice.needs;
     require_memory(needs);
+    declare_values(store_, graph_);
     for (const ValueInfo& value : graph_.values()) {
-      if (value.producer < 0) store_.declare(value.name, value.dtype, value.shape);
       if (!value.version_of) continue;
       store_.mark_updated(graph_[value.version_of].name);
       updated_.push_back(&store_.contents(graph_[value.version_of].name));

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 
+#include "api/declare.h"
 #include "api/node_time.h"
 #include "base/text.h"
 #include "cuda/event_timer.h"
@@ -34,9 +35,7 @@ class GpuProgram final : public CudaProgram, private FaultWatch {
     context_->enter();
     prepare(kernels);
     require_memory();
-    for (const ValueInfo& value : graph().values())
-      if (value.producer < 0 && !is_shadow(value))
-        store_.declare(value.name, value.dtype, value.shape);
+    declare_values(store_, graph(), [&](const ValueInfo& value) { return !is_shadow(value); });
     for (const Narrowed::Shadow& each : options_.shadows)
       store_.declare_shadow(graph()[each.shadow].name, graph()[each.weight].name);
     arena_ = DeviceBuffer(runtime(), static_cast<std::size_t>(plan_.arena_bytes()),

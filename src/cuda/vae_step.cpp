@@ -149,6 +149,7 @@ class Matcher {
 
   void batch(const Node& rows, const Node& x) {
     if (graph_[x.inputs[0]].dtype != DType::u8) throw Unlike{"data that are not bytes"};
+    if (rows.inputs.size() > 1 && rows.inputs[1]) throw Unlike{"rows drawn by their weight"};
     step_.data = x.inputs[0];
     step_.window_rows = graph_[step_.data].shape[0];
     step_.rows = rows.attrs.integer("rows");

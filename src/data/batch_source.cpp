@@ -59,19 +59,20 @@ Window StreamingSource::window(std::int64_t epoch, std::int64_t position, std::i
       position + rows <= staged_.base + staged_rows_) {
     return staged_;
   }
-  const std::int64_t features = images_->shape()[1];
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(images_->shape()[1]) * size_of(images_->dtype());
   // As far ahead as the window reaches; behind the end of the epoch it stays zero. A fresh tensor
   // each time, made while the last one lives: a reader may still hold that, and the pointers
   // differ.
   const std::int64_t count = std::min(window_rows_, size - position);
-  auto fresh = std::make_shared<Tensor>(DType::u8, Shape{window_rows_, features});
-  const std::uint8_t* source = images_->as<std::uint8_t>().data();
-  std::uint8_t* target = fresh->as<std::uint8_t>().data();
+  auto fresh = std::make_shared<Tensor>(images_->dtype(), Shape{window_rows_, images_->shape()[1]});
+  const std::byte* source = images_->bytes().data();
+  std::byte* target = fresh->bytes().data();
   const Shuffle order(seed_, static_cast<std::uint64_t>(epoch), size);
   for (std::int64_t row = 0; row < count; ++row) {
     const std::int64_t index = shuffle_ ? order(position + row) : position + row;
-    std::memcpy(target + row * features, source + index * features,
-                static_cast<std::size_t>(features));
+    std::memcpy(target + static_cast<std::size_t>(row) * row_bytes,
+                source + static_cast<std::size_t>(index) * row_bytes, row_bytes);
   }
   staged_ = {std::move(fresh), position};
   staged_epoch_ = epoch;

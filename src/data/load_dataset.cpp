@@ -1,5 +1,8 @@
 #include <array>
+#include <string>
+#include <vector>
 
+#include "base/text.h"
 #include "cuvae/error.h"
 #include "data/loader.h"
 
@@ -7,16 +10,26 @@ namespace cuvae {
 namespace {
 
 constexpr std::array loaders = {
+    DatasetLoader{"named", accepts_named_source, load_named_source},
     DatasetLoader{"IDX", accepts_idx, load_idx_dataset},
 };
+
+// What may have been meant by a path that is not there.
+std::string mend_path(const std::filesystem::path& path) {
+  std::vector<std::string> names;
+  for (const DataSource& source : data_sources()) names.push_back(source.name);
+  const std::string name = path.filename().string();
+  const std::string guess = closest(name.substr(0, name.find('?')), names);
+  return guess.empty() ? "give a folder of IDX files or one IDX file of images"
+                       : "did you mean `" + guess + "`?";
+}
 
 }  // namespace
 
 Dataset load_dataset(const std::filesystem::path& path) {
   std::error_code failure;
-  if (!std::filesystem::exists(path, failure)) {
-    throw Error(Status::input, "no such file or folder", path.string(),
-                "give a folder of IDX files or one IDX file of images");
+  if (!accepts_named_source(path) && !std::filesystem::exists(path, failure)) {
+    throw Error(Status::input, "no such file or folder", path.string(), mend_path(path));
   }
   for (const DatasetLoader& loader : loaders) {
     if (loader.accepts(path)) return loader.load(path);

@@ -1,5 +1,5 @@
 #pragma once
-// The seam for file formats: one row of the table in load_dataset.cpp for each.
+// The seam for file formats and sources: one row of the table in load_dataset.cpp for each.
 
 #include <filesystem>
 #include <string_view>
@@ -14,6 +14,10 @@ struct DatasetLoader {
   bool (*accepts)(const std::filesystem::path& path);
   Dataset (*load)(const std::filesystem::path& path);
 };
+
+// named_source.cpp: what is no path.
+bool accepts_named_source(const std::filesystem::path& path);
+Dataset load_named_source(const std::filesystem::path& path);
 
 // idx_dataset.cpp: folders and whatever file no other format claims.
 bool accepts_idx(const std::filesystem::path& path);

@@ -152,8 +152,13 @@ Value Graph::parameter(std::string name, Shape shape) {
   return persistent(std::move(name), DType::f32, shape, Storage::parameter);
 }
 
-Value Graph::state(std::string name, DType dtype, Shape shape) {
-  return persistent(std::move(name), dtype, shape, Storage::state);
+Value Graph::state(std::string name, DType dtype, Shape shape, double initial) {
+  if (dtype != DType::f32 && initial != 0)
+    throw Error(Status::usage, fmt::format("the state `{}` starts from {}", name, initial), "graph",
+                "only f32 states start from something else than 0");
+  const Value state = persistent(std::move(name), dtype, shape, Storage::state);
+  values_[index(state)].initial = initial;
+  return state;
 }
 
 Value Graph::input(std::string name, DType dtype, Shape shape) {

@@ -136,6 +136,10 @@ struct OpDef {
   bool (*saves_input)(const Attrs&) = nullptr;
   // Inputs that gradients never flow into although they are f32 (a target, the learning rate).
   std::span<const int> constant_inputs = {};
+  // Of an optimiser, null elsewhere: the states that a node with these attributes keeps for its
+  // weight, and the meaning of step t = 1, 2, ... for one element and those states.
+  std::vector<StateSpec> (*states)(const Attrs&) = nullptr;
+  void (*update)(const Attrs&, double lr, double t, double g, double& w, double* states) = nullptr;
 };
 
 const OpDef& op_def(Op op);

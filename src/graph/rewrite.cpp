@@ -14,7 +14,9 @@ Rewriter::Rewriter(const Graph& from) : from_(from) {
     Graph& graph = result_.graph;
     switch (info.storage) {
       case Storage::parameter: result_.map[v] = graph.parameter(info.name, info.shape); break;
-      case Storage::state: result_.map[v] = graph.state(info.name, info.dtype, info.shape); break;
+      case Storage::state:
+        result_.map[v] = graph.state(info.name, info.dtype, info.shape, info.initial);
+        break;
       default: result_.map[v] = graph.input(info.name, info.dtype, info.shape); break;
     }
   }

@@ -9,6 +9,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <tuple>
 #include <unordered_set>
 #include <utility>
@@ -354,13 +355,29 @@ void write_safetensors(const std::filesystem::path& path, const TensorFile& file
   out.commit();
 }
 
-TensorFile read_safetensors(const std::filesystem::path& path) {
+namespace {
+
+// Bytes in memory, read as an InputFile is.
+class InputBytes {
+ public:
+  explicit InputBytes(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  [[nodiscard]] std::uint64_t size() const noexcept { return bytes_.size(); }
+  void read(std::uint64_t offset, std::span<std::byte> to) const {
+    const auto from = bytes_.subspan(static_cast<std::size_t>(offset), to.size());
+    std::ranges::copy(from, to.begin());
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+};
+
+template <class Input>
+TensorFile read_from(const Input& in, std::string source) {
   TensorFile file;
-  file.source = path.string();
+  file.source = std::move(source);
   const auto fail = [&](const std::string& what, std::string_view mend = again) {
     throw Error(Status::input, what, file.source, mend);
   };
-  const InputFile in(path);
   constexpr std::string_view other = "restore it, or name a safetensors file";
   if (in.size() < 8) fail("too short for a safetensors file", other);
   std::uint64_t header_length = 0;
@@ -413,6 +430,16 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
                 "free some memory or use a smaller model");
   }
   return file;
+}
+
+}  // namespace
+
+TensorFile read_safetensors(const std::filesystem::path& path) {
+  return read_from(InputFile(path), path.string());
+}
+
+TensorFile parse_safetensors(std::span<const std::byte> bytes, std::string source) {
+  return read_from(InputBytes(bytes), std::move(source));
 }
 
 void require_finite(const TensorFile& file) {

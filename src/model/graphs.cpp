@@ -1,10 +1,13 @@
-// The model's graphs. Node and value names are those that `compare` and the plan dumps show.
+// The model's graphs.
 
-#include <cmath>
 #include <string>
 
 #include "cuvae/error.h"
 #include "cuvae/model.h"
+#include "graph/op.h"
+#include "model/builder.h"
+#include "model/m2.h"
+#include "model/objective.h"
 
 namespace cuvae {
 namespace {
@@ -15,211 +18,174 @@ Attr integer(std::int64_t value) {
   return value;
 }
 
-struct Activation {
-  std::string kind;
-  Attrs attrs;
-};
-
-Activation activation_of(const LayerConfig& layer) {
-  Activation activation{.kind = layer.activation, .attrs = {}};
-  activation.attrs.set("kind", layer.activation);
-  if (layer.activation == "leaky_relu") activation.attrs.set("alpha", layer.slope);
-  if (layer.activation == "elu") activation.attrs.set("alpha", layer.alpha);
-  return activation;
-}
-
-// Appends the layers of one model to a graph.
-class Builder {
- public:
-  Builder(const Model& model, Graph& graph) : model_(model), graph_(graph) {
-    for (const ParameterSpec& spec : model.parameters()) {
-      graph.parameter(spec.name, spec.shape);
-    }
-  }
-
-  // A batch of the window: `x` [B, D] and the rows' dataset indices [B].
-  struct Batch {
-    Value x;
-    Value index;
-  };
-  Batch batch(const std::string& data_name, std::int64_t window, Value clock, Attrs attrs) {
-    const InputSpec& input = model_.input();
-    const Value data = graph_.input(data_name, input.dtype, Shape{window, input.features()});
-    const auto rows = graph_.add("batch_index", "batch", {clock}, std::move(attrs));
-    const Value x = graph_.apply("gather", "x", {data, rows[0]},
-                                 {{"scale", input.scale}, {"shift", input.shift}});
-    return {x, rows[1]};
-  }
-
-  // Rows of an evaluation's window one after the other, and the clock that says which.
-  struct Rows {
-    Value x;
-    Value index;
-    Value clock;
-  };
-  Rows rows_in_order(std::int64_t batch, std::int64_t window) {
-    const Value clock = graph_.input(store_name::eval_clock, DType::i64, Shape{5});
-    const Batch rows = this->batch(store_name::eval_data(window), window, clock,
-                                   {{"batch", integer(batch)},
-                                    {"rows", integer(window)},
-                                    {"shuffle", integer(0)},
-                                    {"staged", integer(0)}});
-    return {rows.x, rows.index, clock};
-  }
-
-  Value linear(const std::string& name, Value x) {
-    return graph_.apply("linear", name,
-                        {x, graph_.find(name + ".weight"), graph_.find(name + ".bias")});
-  }
-
-  Value layers(const std::vector<LayerConfig>& layers, const std::string& side, Value x) {
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      const std::string name = side + "." + std::to_string(i);
-      x = linear(name, x);  // [B, out]
-      if (layers[i].activation == "none") continue;
-      const Activation activation = activation_of(layers[i]);
-      x = graph_.apply("activation", name + "." + activation.kind, {x}, activation.attrs);
-    }
-    return x;
-  }
-
-  // q(z|x): mean and bounded logvar, [B, latent] each.
-  struct Posterior {
-    Value mean;
-    Value logvar;
-  };
-  Posterior encode(Value x) {
-    const std::int64_t size = model_.config().latent.size;
-    const Value hidden = layers(model_.config().encoder.layers, "encoder", x);
-    const Value heads = linear("encoder.heads", hidden);  // [B, 2 * latent]
-    const std::string sizes = std::to_string(size) + "," + std::to_string(size);
-    const auto halves = graph_.add("split", "heads", {heads}, {{"sizes", sizes}});
-    graph_.rename(halves[0], "mean");
-    graph_.rename(halves[1], "logvar_raw");
-    const Value logvar =
-        graph_.apply("activation", "logvar", {halves[1]}, {{"kind", std::string("bound_logvar")}});
-    return {halves[0], logvar};
-  }
-
-  // Parameters of p(x|z) before the likelihood's own link: logits or means, [B, D].
-  Value decode(Value z) {
-    return linear("decoder.out", layers(model_.config().decoder.layers, "decoder", z));
-  }
-
-  // -log p(x|z) per row, [B].
-  Value nll_rows(Value out, Value target) {
-    const LikelihoodConfig& likelihood = model_.config().likelihood;
-    Attrs attrs;
-    if (likelihood.type == "gaussian") attrs.set("sigma", likelihood.sigma);
-    return graph_.apply(likelihood.type + "_nll", "nll_rows", {out, target}, attrs);
-  }
-
-  // E[x|z], [B, D], under the name of a graph output.
-  Value expectation(Value out, const std::string& name) {
-    if (model_.config().likelihood.type == "bernoulli") {
-      return graph_.apply("activation", name, {out}, {{"kind", std::string("sigmoid")}});
-    }
-    graph_.rename(out, name);
-    return out;
-  }
-
- private:
-  const Model& model_;
-  Graph& graph_;
-};
-
 }  // namespace
 
 Graph Model::training_graph(const TrainingSpec& spec) const {
   Graph graph;
-  Builder builder(*this, graph);
+  Builder builder(*this, graph, layers::Mode::training);
   const Value clock = graph.input(store_name::clock, DType::i64, Shape{5});
   const Value hyper = graph.input(store_name::hyper, DType::f32, Shape{spec.steps, 2});
   const Value commit = graph.input(store_name::commit, DType::i64, Shape{1});
+  builder.stands_on(clock, commit);
+  const std::vector<bool> frozen = this->frozen(spec.freeze);
+  std::vector<std::string> trained;
+  std::vector<std::string> fixed;
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    (frozen[i] ? fixed : trained).push_back(parameters_[i].name);
+  builder.freezes(std::move(fixed));
 
-  const auto [x, index] = builder.batch(store_name::data, spec.window, clock,
-                                        {{"batch", integer(spec.batch)},
-                                         {"rows", integer(spec.dataset)},
-                                         {"shuffle", integer(spec.shuffle ? 1 : 0)},
-                                         {"staged", integer(spec.staged ? 1 : 0)}});
-  const auto [mean, logvar] = builder.encode(x);
-  const auto latent = graph.add("sample", "latent", {mean, logvar, clock},
-                                {{"purpose", integer(static_cast<std::int64_t>(Purpose::latent))}});
-  const Value kl_rows = graph.apply("gaussian_kl", "kl_rows", {mean, logvar});  // [B]
-  const Value nll_rows = builder.nll_rows(builder.decode(latent[0]), x);        // [B]
-
-  const Attrs batch_mean = {{"axis", std::string("all")}, {"op", std::string("mean")}};
-  const Value reconstruction = graph.apply("reduce", "reconstruction", {nll_rows}, batch_mean);
-  const Value kl = graph.apply("reduce", "kl", {kl_rows}, batch_mean);
-  const Value weighted_kl =
-      graph.apply("scale", "beta_kl", {kl, hyper}, {{"factor", 1.0}, {"slot", integer(1)}});
-  const Value loss = graph.apply("add", "loss", {reconstruction, weighted_kl});
-  for (const Value value : {loss, reconstruction, kl}) graph.output(value);
-
-  Value objective = loss;
-  if (spec.objective.batch_reduction == "sum") {
-    objective =
-        graph.apply("scale", "objective", {loss}, {{"factor", static_cast<double>(spec.batch)}});
-  }
+  builder.augments(spec.augment, spec.clamp);
+  std::vector<Value> table;
+  if (spec.weighting == "draws")
+    for (const char* column : {store_name::weights_keep, store_name::weights_other})
+      table.push_back(graph.input(column, DType::i64, Shape{spec.dataset}));
+  const Builder::Batch batch =
+      builder.batch(store_name::data, told_labels() ? store_name::labels : "", spec.window, clock,
+                    {{"batch", integer(spec.batch)},
+                     {"rows", integer(spec.dataset)},
+                     {"shuffle", integer(spec.shuffle ? 1 : 0)},
+                     {"staged", integer(spec.staged ? 1 : 0)}},
+                    {}, table, spec.weighting == "loss");
+  if (semi_supervised() != (spec.objective.type == "m2"))
+    throw Error(Status::usage, "a classifier is what the objective m2 trains, and no other",
+                "objective.type", "set `model.classifier.on` accordingly");
+  const Objective objective = build_objective(builder, batch, clock, hyper, spec);
+  for (const Value value : {objective.loss, objective.reconstruction, objective.kl})
+    graph.output(value);
+  for (const Value value : objective.more) graph.output(value);
+  const bool summed = spec.objective.batch_reduction == "sum";
   std::vector<Value> weights;
-  for (const ParameterSpec& parameter : parameters_) weights.push_back(graph.find(parameter.name));
-  const std::vector<Value> grads = gradients(graph, objective, weights);
+  for (const std::string& name : trained) weights.push_back(graph.find(name));
+  std::vector<Value> grads = objective_gradients(
+      builder, objective, summed ? static_cast<double>(spec.batch) : 1.0, weights);
 
-  const Attrs adam = {{"beta1", spec.optimizer.betas[0]},
-                      {"beta2", spec.optimizer.betas[1]},
-                      {"eps", spec.optimizer.eps},
-                      {"weight_decay", spec.optimizer.weight_decay}};
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const ParameterSpec& parameter = parameters_[i];
-    const Value m = graph.state("adam.m." + parameter.name, DType::f32, parameter.shape);
-    const Value v = graph.state("adam.v." + parameter.name, DType::f32, parameter.shape);
-    graph.add("adam", "adam." + parameter.name, {weights[i], m, v, grads[i], hyper, clock, commit},
-              adam);
+  if (spec.l1 > 0 || spec.l2 > 0) {
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      grads[i] = graph.apply("add_penalty", "penalty." + trained[i], {grads[i], weights[i]},
+                             {{"l1", spec.l1}, {"l2", spec.l2}});
+  }
+  Value commit_step = commit;
+  if (spec.clip_norm > 0) {
+    std::vector<Value> inputs = {commit, graph.state(store_name::skipped, DType::i64, Shape{1})};
+    inputs.insert(inputs.end(), grads.begin(), grads.end());
+    const auto clip = graph.add("clip_norm", "clip", inputs, {{"limit", spec.clip_norm}});
+    commit_step = clip[2];
+    for (std::size_t i = 0; i < weights.size(); ++i)
+      grads[i] = graph.apply("scale_by", "clipped." + trained[i], {grads[i], clip[1]});
+  }
+  const UpdateRule rule = update_rule(spec.optimizer);
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    add_update(graph, rule.op, weights[i], grads[i], hyper, clock, commit_step, rule.attrs);
+  // By the host's flag: a step that clip_norm has skipped counts in the average.
+  for (std::size_t i = 0; spec.ema > 0 && i < weights.size(); ++i) {
+    const std::string name = store_name::ema + trained[i];
+    const Value average = graph.state(name, DType::f32, graph[weights[i]].shape);
+    graph.add("weight_ema", "average." + trained[i],
+              {average, graph.latest(weights[i]), clock, commit}, {{"decay", spec.ema}});
   }
   return graph;
 }
 
 Graph Model::evaluation_graph(std::int64_t batch, std::int64_t window) const {
+  return evaluation_graph(batch, window, ObjectiveConfig());
+}
+
+Graph Model::evaluation_graph(std::int64_t batch, std::int64_t window,
+                              const ObjectiveConfig& objective) const {
   Graph graph;
-  Builder builder(*this, graph);
-  const auto [x, index, clock] = builder.rows_in_order(batch, window);
-  const auto [mean, logvar] = builder.encode(x);
-  const auto latent =
-      graph.add("sample", "latent", {mean, logvar, clock, index},
-                {{"purpose", integer(static_cast<std::int64_t>(Purpose::evaluation))}});
-  const Value kl_rows = graph.apply("gaussian_kl", "kl_rows", {mean, logvar});  // [B]
-  const Value nll_rows = builder.nll_rows(builder.decode(latent[0]), x);        // [B]
-  for (const Value value : {nll_rows, kl_rows, mean, logvar, latent[0], latent[1]}) {
-    graph.output(value);
+  Builder builder(*this, graph, layers::Mode::evaluation);
+  const auto [rows, clock] = builder.rows_in_order(batch, window);
+  if (semi_supervised()) {
+    const EveryClass every = build_every_class(builder, rows, clock, window);
+    for (const Value value :
+         {every.nll_rows, every.kl_rows, every.mean, every.logvar, every.logits})
+      graph.output(value);
+    return graph;
   }
+  const Builder::Posterior q = builder.encode(rows.input, rows.y);
+  if (!q.logvar) {  // an autoencoder
+    const Value nll_rows = builder.nll_rows(builder.decode(q.mean, rows.y), rows.x);  // [B]
+    const Value kl_rows = builder.constant("kl_rows", Shape{batch}, 0);
+    for (const Value value : {nll_rows, kl_rows, q.mean}) graph.output(value);
+    return graph;
+  }
+  const Builder::Draw latent = builder.sample(q, clock, rows.index, Purpose::evaluation);
+  const Value kl_rows = builder.kl_rows(q, latent.z);                                 // [B]
+  const Value nll_rows = builder.nll_rows(builder.decode(latent.z, rows.y), rows.x);  // [B]
+  for (const Value value : {nll_rows, kl_rows, q.mean, q.logvar, latent.z, latent.eps})
+    graph.output(value);
+  if (config_.latent.prior != "normal") graph.output(graph.find("log_p_rows"));
+  if (const Value regulariser =
+          evaluated_regulariser(builder, q, latent.z, clock, rows.index, window, objective))
+    graph.output(regulariser);
   return graph;
 }
 
 Graph Model::reconstruction_graph(std::int64_t batch, std::int64_t window) const {
   Graph graph;
-  Builder builder(*this, graph);
-  const auto [x, index, clock] = builder.rows_in_order(batch, window);
-  const auto [mean, logvar] = builder.encode(x);
-  const Value reconstruction = builder.expectation(builder.decode(mean), "reconstruction");
-  for (const Value value : {mean, logvar, x, reconstruction}) graph.output(value);
+  Builder builder(*this, graph, layers::Mode::evaluation);
+  const Builder::Batch rows = builder.rows_in_order(batch, window).batch;
+  if (semi_supervised()) {
+    const EveryClass every = encode_every_class(builder, rows);
+    const Value made = expected_reconstruction(builder, every, rows);
+    for (const Value value : {every.mean, every.logvar, rows.x, made}) graph.output(value);
+    return graph;
+  }
+  const Builder::Posterior q = builder.encode(rows.input, rows.y);
+  const Value reconstruction =
+      builder.expectation(builder.decode(q.mean, rows.y), "reconstruction", rows.x);
+  for (const Value value : {q.mean, q.logvar, rows.x, reconstruction})
+    if (value) graph.output(value);
   return graph;
 }
 
 Graph Model::encoder_graph(std::int64_t batch, std::int64_t window) const {
   Graph graph;
-  Builder builder(*this, graph);
-  const auto [x, index, clock] = builder.rows_in_order(batch, window);
-  const auto [mean, logvar] = builder.encode(x);
-  for (const Value value : {mean, logvar}) graph.output(value);
+  Builder builder(*this, graph, layers::Mode::evaluation);
+  const Builder::Batch rows = builder.rows_in_order(batch, window).batch;
+  if (semi_supervised()) {
+    const EveryClass every = encode_every_class(builder, rows);
+    for (const Value value : {every.mean, every.logvar}) graph.output(value);
+    return graph;
+  }
+  const Builder::Posterior q = builder.encode(rows.input, rows.y);
+  for (const Value value : {q.mean, q.logvar})
+    if (value) graph.output(value);
   return graph;
+}
+
+Graph Model::prior_graph() const {
+  Graph graph;
+  Builder builder(*this, graph, layers::Mode::evaluation);
+  const Prior::Components parts = builder.prior_components();
+  for (const auto& [value, name] : {std::pair{parts.logits, "prior.parts.logits"},
+                                    {parts.mean, "prior.parts.mean"},
+                                    {parts.logvar, "prior.parts.logvar"}})
+    if (value) graph.output(graph.apply("scale", name, {value}, {{"factor", 1.0}}));
+  return graph;
+}
+
+Tensor Model::sample_prior(std::int64_t count, std::uint64_t seed,
+                           const std::function<Tensor(const std::string&)>& read) const {
+  if (autoencoder())
+    throw Error(Status::usage, "an autoencoder has no prior to draw from", "sample",
+                "fit one to its latents: --fit-prior gaussian or --fit-prior gmm");
+  const Prior prior(config_.latent, input_);
+  Prior::Tensors tensors;
+  if (prior.kind() != PriorKind::normal) {
+    tensors.mean = read("prior.parts.mean");
+    tensors.logvar = read("prior.parts.logvar");
+    if (prior.kind() == PriorKind::mixture) tensors.logits = read("prior.parts.logits");
+  }
+  return prior.draw(seed, 0, count, tensors);
 }
 
 Graph Model::decoder_graph(std::int64_t batch) const {
   Graph graph;
-  Builder builder(*this, graph);
+  Builder builder(*this, graph, layers::Mode::evaluation);
   const Value z =
-      graph.input(store_name::latents(batch), DType::f32, Shape{batch, config_.latent.size});
-  graph.output(builder.expectation(builder.decode(z), "decoded"));
+      graph.input(store_name::latents(batch), DType::f32, Shape{batch, decoder_width()});
+  graph.output(builder.expectation(builder.decode_told(z), "decoded"));
   return graph;
 }
 

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "cuvae/error.h"
 
 namespace cuvae {
@@ -14,6 +16,9 @@ AdamAttrs adam_of(const Attrs& attrs) {
   adam.beta2 = attrs.real("beta2", adam.beta2);
   adam.eps = attrs.real("eps", adam.eps);
   adam.weight_decay = attrs.real("weight_decay", adam.weight_decay);
+  adam.decoupled = flag_of(attrs, "decoupled");
+  adam.eps_hat = flag_of(attrs, "eps_hat");
+  adam.v0 = attrs.real("v0", adam.v0);
   for (const double beta : {adam.beta1, adam.beta2})
     if (!(beta >= 0 && beta < 1))
       throw Error(Status::usage, fmt::format("a beta of Adam is {}", beta), {},
@@ -22,6 +27,9 @@ AdamAttrs adam_of(const Attrs& attrs) {
     throw Error(Status::usage,
                 fmt::format("Adam's eps = {} or weight_decay = {}", adam.eps, adam.weight_decay),
                 {}, "neither may be negative or not finite");
+  if (!(adam.v0 >= 0 && adam.v0 < 1e30))
+    throw Error(Status::usage, fmt::format("Adam's second moment starts from {}", adam.v0), {},
+                "v0 may not be negative or not finite");
   return adam;
 }
 
@@ -44,6 +52,23 @@ std::vector<OutputSpec> adam_infer(const InferContext& c) {
   return outputs;
 }
 
+std::vector<StateSpec> adam_states(const Attrs& attrs) {
+  return {{"m", 0}, {"v", adam_of(attrs).v0}};
+}
+
+void adam_meaning(const Attrs& attrs, double lr, double t, double g, double& w, double* states) {
+  const AdamAttrs adam = adam_of(attrs);
+  const double gradient = g + adam.coupled() * w;
+  double& m = states[0];
+  double& v = states[1];
+  m = adam.beta1 * m + (1 - adam.beta1) * gradient;
+  v = adam.beta2 * v + (1 - adam.beta2) * gradient * gradient;
+  const double correction = std::sqrt(1 - std::pow(adam.beta2, t));
+  const double eps = adam.eps_hat ? adam.eps / correction : adam.eps;
+  if (adam.decoupled) w *= 1 - lr * adam.weight_decay;
+  w -= lr / (1 - std::pow(adam.beta1, t)) * m / (std::sqrt(v) / correction + eps);
+}
+
 constexpr Slots adam_updates[] = {{0, 0}, {1, 1}, {2, 2}, {3, 7}};
 constexpr Slots adam_alias[] = {{0, 3}, {1, 3}, {2, 3}};  // elementwise: the gradient may be w
 
@@ -57,6 +82,8 @@ constinit const OpDef op_adam = {
     .cost = elementwise<14>,
     .updates = adam_updates,
     .may_alias = adam_alias,
-    .hyper_input = 4};
+    .hyper_input = 4,
+    .states = adam_states,
+    .update = adam_meaning};
 
 }  // namespace cuvae

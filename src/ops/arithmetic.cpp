@@ -50,6 +50,14 @@ std::vector<OutputSpec> detach_infer(const InferContext& c) {
   return {{"", DType::f32, c.shape(0)}};
 }
 
+// Of data: nothing flows back.
+std::vector<OutputSpec> log_count_infer(const InferContext& c) {
+  c.inputs(1);
+  c.expect(0, DType::f32);
+  return {{"", DType::f32, c.shape(0)}};
+}
+
+constexpr int log_count_constants[] = {0};
 constexpr Slots alias_0[] = {{0, 0}};
 constexpr Slots alias_01[] = {{0, 0}, {0, 1}};
 constexpr int detach_constants[] = {0};
@@ -95,5 +103,13 @@ constinit const OpDef op_detach = {.op = Op::detach,
                                    .cost = elementwise<0>,
                                    .may_alias = alias_0,
                                    .constant_inputs = detach_constants};
+
+constinit const OpDef op_log_count = {.op = Op::log_count,
+                                      .name = "log_count",
+                                      .doc = "log(max(x, 1)), of counts; no gradient",
+                                      .infer = log_count_infer,
+                                      .cost = elementwise<20>,
+                                      .may_alias = alias_0,
+                                      .constant_inputs = log_count_constants};
 
 }  // namespace cuvae

@@ -39,7 +39,8 @@ std::vector<OutputSpec> infer(const InferContext& c) {
 
 std::vector<Value> compose(ComposeContext& c) {
   const bool with_bias = bool(c.in(bias));
-  const Attrs attrs = select(c.node.attrs, {"beta1", "beta2", "eps", "weight_decay"});
+  const Attrs attrs =
+      select(c.node.attrs, {"beta1", "beta2", "eps", "eps_hat", "weight_decay", "decoupled", "v0"});
   const auto grads = c.graph.add("linear_wgrad", c.name("wgrad"), {c.in(0), c.in(1)},
                                  Attrs{{"bias", std::int64_t{with_bias ? 1 : 0}}});
   const auto update = [&](std::string_view what, int first, Value gradient) {

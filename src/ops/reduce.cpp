@@ -32,9 +32,9 @@ std::vector<OutputSpec> reduce_infer(const InferContext& c) {
   c.expect(0, DType::f32);
   const Axis axis = axis_of(c.attrs());
   const Shape& x = c.shape(0);
-  if (x.rank() != 2 && !(x.rank() == 1 && axis == Axis::all))
+  if (x.rank() != 2 && !(x.rank() > 0 && axis == Axis::all))
     c.fail(fmt::format("cannot reduce {} over \"{}\"", x.str(), c.attrs().text("axis")),
-           "a matrix reduces over all, rows or cols, a vector over all");
+           "a matrix reduces over all, rows or cols, other shapes over all");
   if (is_mean(c.attrs()) && terms(axis, x) == 0)
     c.fail(fmt::format("the mean of nothing: {} over \"{}\"", x.str(), c.attrs().text("axis")));
   return {{"", DType::f32, reduced(axis, x)}};
@@ -56,9 +56,9 @@ std::vector<OutputSpec> broadcast_infer(const InferContext& c) {
   const Axis axis = axis_of(c.attrs());
   const Shape full = shape_of(c.attrs());
   static_cast<void>(c.attrs().real("factor", 1.0));
-  if (full.rank() != 2 && !(full.rank() == 1 && axis == Axis::all))
+  if (full.rank() != 2 && !(full.rank() > 0 && axis == Axis::all))
     c.fail(fmt::format("cannot broadcast to {} over \"{}\"", full.str(), c.attrs().text("axis")),
-           "a matrix is filled over all, rows or cols, a vector over all");
+           "a matrix is filled over all, rows or cols, other shapes over all");
   c.shape(0, reduced(axis, full),
           fmt::format("what \"{}\" leaves of {}", c.attrs().text("axis"), full.str()));
   return {{"", DType::f32, full}};

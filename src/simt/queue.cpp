@@ -75,6 +75,7 @@ Queue::Queue(StreamOrder order, bool programmatic_early, bool check_writes, std:
       dice_(seed),
       memory_(memory),
       scheduler_(scheduler) {
+  if (late()) priorities_ = dice_.coin();
   if constexpr (with_tsan) host_past_.add_all_before(next_serial());  // other runtimes' are others
 }
 
@@ -89,6 +90,7 @@ OperationPtr Queue::put(std::shared_ptr<const Work> work, std::vector<OperationP
   for (OperationPtr& before : after)
     if (before) operation->after.push_back(std::move(before));
   operation->programmatic = programmatic;
+  if (priorities_) operation->priority = dice_.next();
   if constexpr (with_tsan) {
     operation->serial = next_serial();
     operation->past = host_past_;
@@ -142,8 +144,11 @@ OperationPtr Queue::next(const Operation* target) {
     if (order_ == StreamOrder::immediate) break;
   }
   if (choice.empty()) return nullptr;
-  const auto at =
-      pending_.begin() + static_cast<std::ptrdiff_t>(choice[dice_.below(choice.size())]);
+  const std::size_t chosen =
+      priorities_ ? *std::ranges::max_element(choice, {},
+                                              [&](std::size_t i) { return pending_[i]->priority; })
+                  : choice[dice_.below(choice.size())];
+  const auto at = pending_.begin() + static_cast<std::ptrdiff_t>(chosen);
   OperationPtr operation = std::move(*at);
   pending_.erase(at);
   return operation;

@@ -1,7 +1,9 @@
 #pragma once
 // Work that was put into streams and has not happened yet. CUDA promises only what streams, events
 // and graphs order; in between the queue does things as late as it may and in an order by chance,
-// or at once, as a user who is lucky sees it.
+// or at once, as a user who is lucky sees it. By chance is, by the seed, a new choice each time, or
+// random priorities given in advance: one stream then runs far ahead of another, which hardly ever
+// happens by single choices (Burckhardt et al., as in simt/ready_queue.h).
 
 #include <chrono>
 #include <cstdint>
@@ -58,6 +60,7 @@ struct Operation {
   std::shared_ptr<const Work> work;
   std::vector<std::shared_ptr<Operation>> after;  // empty once it is done
   bool programmatic = false;                      // may begin before the kernel before it has ended
+  std::uint64_t priority = 0;                     // all 0: a new choice each time
   bool begun = false;
   bool done = false;
   std::unique_ptr<Launch> launch;
@@ -102,6 +105,7 @@ class Queue {
   void drop_all();
 
   StreamOrder order_;
+  bool priorities_ = false;
   bool programmatic_early_;
   bool check_writes_;
   Dice dice_;

@@ -8,6 +8,7 @@
 #include "cuvae/trainer.h"
 #include "train/error_bound.h"
 #include "train/lockstep.h"
+#include "train/targets.h"
 
 namespace cuvae {
 namespace {
@@ -153,7 +154,8 @@ class Lockstep {
  private:
   [[nodiscard]] TrainingState rounded(const TrainingState& state) const {
     TrainingState result;
-    for (const auto& [name, tensor] : state) result[name] = tensor.to(rounding_.device);
+    for (const auto& [name, tensor] : state)
+      result[name] = tensor.dtype() == DType::i64 ? tensor : tensor.to(rounding_.device);
     return result;
   }
 
@@ -171,7 +173,10 @@ class Lockstep {
       } else if (info.name == store_name::hyper) {
         values[id] = reference_.store().read(info.name).to(DType::f64);
       } else if (const auto found = state_.find(info.name); found != state_.end()) {
-        values[id] = found->second.to(DType::f64);
+        const Tensor& value = found->second;
+        values[id] = value.dtype() == DType::i64 ? value : value.to(DType::f64);
+      } else if (info.name == store_name::commit || info.name == store_name::skipped) {
+        values[id] = reference_.store().read(info.name);
       }
     }
     return values;
@@ -337,6 +342,7 @@ CompareReport compare(const Config& config, const std::shared_ptr<const Dataset>
     run_freely(config, dataset, device, reference, options.steps, options.compile, report);
     return report;
   }
+  require_targets(*dataset, Model(config.model, input_spec(*dataset, config.data)));
   Lockstep lockstep(config, *dataset, device, reference, options);
   report.exec = lockstep.production().exec();
   report.note = lockstep.production().note();

@@ -3,12 +3,18 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
 #include "base/tolerance.h"
 #include "cuvae/error.h"
 #include "graph/op.h"
+#include "likelihoods/likelihoods.h"
+#include "ops/nll.h"
+#include "train/error_bound_batch.h"
+#include "train/error_bound_densities.h"
+#include "train/error_bound_images.h"
 
 namespace cuvae {
 namespace {
@@ -126,6 +132,7 @@ class Propagation {
       case Op::scale: return scale(node);
       case Op::reduce: return reduce(node);
       case Op::broadcast: return broadcast(node);
+      case Op::log_count: return log_count(node);
       case Op::detach: error(node.outputs[0]) = error(node.inputs[0]); return;
       case Op::sample: return sample(node);
       case Op::sample_grad: return sample_grad(node);
@@ -135,11 +142,40 @@ class Propagation {
       case Op::bernoulli_nll_grad: return bernoulli_nll_grad(node);
       case Op::gaussian_nll: return gaussian_nll(node);
       case Op::gaussian_nll_grad: return gaussian_nll_grad(node);
+      case Op::nll: return nll(node);
+      case Op::nll_grad: return nll_grad(node);
+      case Op::expectation: return expectation(node);
+      case Op::categorical_nll:
+      case Op::multinomial_nll: return softmax_nll(node);
+      case Op::categorical_nll_grad:
+      case Op::multinomial_nll_grad: return softmax_nll_grad(node);
+      case Op::categorical_mean: return categorical_mean(node);
+      case Op::quantise: return quantise(node);
+      case Op::binarise: return;  // decided by equal numbers of equal pixels
+      case Op::dequantise: return dequantise(node);
       case Op::adam: return adam(node);
+      // Optimisers beside adam, gradients on their way to them, averages of weights.
+      case Op::add_penalty: return add_penalty(node);
+      case Op::clip_norm: return clip_norm(node);
+      case Op::scale_by: return scale_by(node);
+      case Op::weight_ema: return weight_ema(node);
       default:
+        if (op_def(node.op).update != nullptr) return optimizer(node);
+        if (image_error_bound(images(), node)) return;
+        if (batch_error_bound(images(), node)) return;
+        if (density_error_bound(images(), node)) return;
         throw Error(Status::failed, "this operator has no error bound",
                     "node `" + node.name + "` (" + std::string(op_def(node.op).name) + ")");
     }
+  }
+
+  ErrorContext images() {
+    return {.graph = graph_,
+            .value = [this](Value v) { return value(v); },
+            .error = [this](Value v) -> Reals& { return error(v); },
+            .sum = [this](std::int64_t n) { return sum(n); },
+            .unit = unit_,
+            .normals = rounding_.normals / element_sigmas};
   }
 
   void gather(const Node& node) {
@@ -338,10 +374,23 @@ class Propagation {
   }
 
   void fill(const Node& node) {
-    if (node.inputs.empty() || !node.inputs[0]) return;
+    const double constant = node.attrs.real("value", 0.0);
+    const bool exact = static_cast<double>(static_cast<float>(constant)) == constant;
+    if ((node.inputs.empty() || !node.inputs[0]) && exact) return;
     const auto y = value(node.outputs[0]);
     Reals& e = error(node.outputs[0]);
     for (std::size_t i = 0; i < e.size(); ++i) e[i] = std::abs(2 * unit_ * y[i]);
+  }
+
+  void log_count(const Node& node) {  // log(max(x, 1))
+    const auto x = value(node.inputs[0]);
+    const auto y = value(node.outputs[0]);
+    const Reals& ex = error(node.inputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) {
+      const double from = x[i] + ex[i] > 1 ? ex[i] / std::max(x[i], 1.0) : 0;
+      e[i] = from + 4 * unit_ * std::abs(y[i]);
+    }
   }
 
   void reduce(const Node& node) {
@@ -539,6 +588,278 @@ class Propagation {
     }
   }
 
+  // The likelihoods of the list, from their own formulas in double. A formula loses no more than
+  // its inputs do when each is off by a few roundings, which is what moving them shows.
+
+  // An element's raw numbers with the offset, and how far each may be off.
+  struct RawNumbers {
+    std::array<double, most_planes> raw = {};
+    std::array<double, most_planes> off = {};
+    double x = 0;
+    double offset = 0;
+  };
+  // `first`: the plane after the offset.
+  RawNumbers raw_numbers(const Node& node, std::size_t first, int planes, std::size_t i,
+                         std::size_t row) {
+    RawNumbers r;
+    if (node.inputs[first - 1]) r.offset = value(node.inputs[first - 1])[row];
+    for (std::size_t p = 0; p < static_cast<std::size_t>(planes); ++p) {
+      const Value plane = node.inputs[first + p];
+      r.raw[p] = value(plane)[i];
+      r.off[p] = std::sqrt(square(error(plane)[i]) +
+                           square(4 * unit_ * (1 + std::abs(r.raw[p]) + std::abs(r.offset))));
+    }
+    return r;
+  }
+
+  // nll and slopes of one element.
+  using LikelihoodValues = std::array<double, 1 + most_planes>;
+  template <class L>
+  static LikelihoodValues term_of(const RawNumbers& r, const LikelihoodConstants<double>& k) {
+    double raw[L::parameters];
+    std::copy_n(r.raw.begin(), L::parameters, raw);
+    const auto term = L::template term<true>(raw, r.x, r.offset, k);
+    LikelihoodValues values = {term.nll};
+    std::copy_n(term.grad, L::parameters, values.begin() + 1);
+    return values;
+  }
+  template <class L>
+  static LikelihoodValues mean_of(const RawNumbers& r, const LikelihoodConstants<double>& k) {
+    double raw[L::parameters];
+    std::copy_n(r.raw.begin(), L::parameters, raw);
+    return {L::expectation(raw, r.offset, k)};
+  }
+  using LikelihoodFormula = LikelihoodValues (*)(const RawNumbers&,
+                                                 const LikelihoodConstants<double>&);
+  static constexpr LikelihoodFormula term_formulas[] = {
+#define CUVAE_LIKELIHOOD(name) term_of<likelihoods::name>,
+#include "likelihoods/likelihoods.def"
+#undef CUVAE_LIKELIHOOD
+  };
+  static constexpr LikelihoodFormula mean_formulas[] = {
+#define CUVAE_LIKELIHOOD(name) mean_of<likelihoods::name>,
+#include "likelihoods/likelihoods.def"
+#undef CUVAE_LIKELIHOOD
+  };
+
+  // What the results vary by with the inputs: each moved to both sides by as many standard
+  // deviations as a limit has, so that a kink within reach (Laplace's) shows with its whole jump.
+  static LikelihoodValues variances(LikelihoodFormula formula, const RawNumbers& r, int planes,
+                                    const LikelihoodConstants<double>& k) {
+    LikelihoodValues total = {};
+    for (std::size_t p = 0; p < static_cast<std::size_t>(planes); ++p) {
+      RawNumbers above = r, below = r;
+      above.raw[p] += element_sigmas * r.off[p];
+      below.raw[p] -= element_sigmas * r.off[p];
+      const LikelihoodValues a = formula(above, k), b = formula(below, k);
+      for (std::size_t i = 0; i < total.size(); ++i)
+        total[i] += square((a[i] - b[i]) / element_sigmas);
+    }
+    return total;
+  }
+
+  void nll(const Node& node) {
+    const NllAttrs attrs = nll_attrs(node.attrs);
+    const LikelihoodFormula formula = term_formulas[static_cast<std::size_t>(attrs.kind)];
+    const auto x = value(node.inputs[0]);
+    const Reals& ex = error(node.inputs[0]);
+    const auto d = static_cast<std::size_t>(shape(node.inputs[0])[1]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t row = 0; row < e.size(); ++row) {
+      double variance = 0;
+      double magnitude = 0;
+      for (std::size_t i = row * d; i < (row + 1) * d; ++i) {
+        RawNumbers r = raw_numbers(node, 2, attrs.planes, i, row);
+        r.x = x[i];
+        magnitude += std::abs(formula(r, attrs.constants)[0]);
+        variance += variances(formula, r, attrs.planes, attrs.constants)[0];
+        variance += square(target_change(formula, r, target_error(r.x, ex, i), attrs)[0]);
+      }
+      e[row] =
+          std::sqrt(variance + square((sum(static_cast<std::int64_t>(d)) + 4 * unit_) * magnitude));
+    }
+  }
+
+  // Targets are data: what gather may lose of them, and what a formula may lose of a count.
+  [[nodiscard]] double target_error(double x, const Reals& ex, std::size_t i) const {
+    return std::sqrt(square(ex.empty() ? 0.0 : ex[i]) + square(2 * unit_ * x));
+  }
+  static LikelihoodValues target_change(LikelihoodFormula formula, const RawNumbers& r, double off,
+                                        const NllAttrs& attrs) {
+    RawNumbers above = r, below = r;
+    above.x += element_sigmas * off;
+    below.x -= element_sigmas * off;
+    LikelihoodValues a = formula(above, attrs.constants);
+    const LikelihoodValues b = formula(below, attrs.constants);
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] = (a[i] - b[i]) / element_sigmas;
+    return a;
+  }
+
+  void nll_grad(const Node& node) {
+    const NllAttrs attrs = nll_attrs(node.attrs);
+    const LikelihoodFormula formula = term_formulas[static_cast<std::size_t>(attrs.kind)];
+    const auto dn = value(node.inputs[0]);
+    const Reals& en = error(node.inputs[0]);
+    const auto x = value(node.inputs[1]);
+    const Reals& ex = error(node.inputs[1]);
+    const auto d = static_cast<std::size_t>(shape(node.inputs[1])[1]);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const std::size_t row = i / d;
+      RawNumbers r = raw_numbers(node, 3, attrs.planes, i, row);
+      r.x = x[i];
+      const LikelihoodValues y = formula(r, attrs.constants);
+      const LikelihoodValues variance = variances(formula, r, attrs.planes, attrs.constants);
+      const LikelihoodValues change = target_change(formula, r, target_error(r.x, ex, i), attrs);
+      for (std::size_t p = 0; p < node.outputs.size(); ++p)
+        error(node.outputs[p])[i] = std::sqrt(
+            square(dn[row]) * (variance[p + 1] + square(change[p + 1])) +
+            square(en[row] * y[p + 1]) + square(8 * unit_ * dn[row]) * (square(y[p + 1]) + 1));
+    }
+  }
+
+  void expectation(const Node& node) {
+    const NllAttrs attrs = nll_attrs(node.attrs);
+    const LikelihoodFormula formula = mean_formulas[static_cast<std::size_t>(attrs.kind)];
+    const auto y = value(node.outputs[0]);
+    const auto d = static_cast<std::size_t>(shape(node.outputs[0])[1]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) {
+      const RawNumbers r = raw_numbers(node, 1, attrs.planes, i, i / d);
+      e[i] = std::sqrt(variances(formula, r, attrs.planes, attrs.constants)[0] +
+                       square(8 * unit_ * y[i]));
+    }
+  }
+
+  // Softmax likelihoods: the groups of a row are its labels, or the row itself.
+  struct SoftmaxGroups {
+    std::size_t rows, d, groups, classes;
+    bool labels;
+    likelihoods::ClassLayout at;
+  };
+  SoftmaxGroups softmax_groups(const Node& node, std::size_t logits) {
+    const auto size = [&](std::size_t i, int axis) {
+      return static_cast<std::size_t>(shape(node.inputs[i])[axis]);
+    };
+    const bool labels = node.op == Op::categorical_nll || node.op == Op::categorical_nll_grad;
+    const std::size_t d = size(logits + 1, 1), groups = labels ? d : 1;
+    const std::size_t classes = groups > 0 ? size(logits, 1) / groups : 0;
+    return {size(logits, 0), d,
+            groups,          classes,
+            labels,          {static_cast<std::int64_t>(classes), node.attrs.integer("inner", 1)}};
+  }
+  // f(logit's index, its group's, x, n, log p, loss of log p)
+  template <class F>
+  void for_logits(const Node& node, std::size_t at, std::size_t row, F f) {
+    const SoftmaxGroups s = softmax_groups(node, at);
+    const auto l = value(node.inputs[at]);
+    const auto x = value(node.inputs[at + 1]);
+    for (std::size_t g = 0; g < s.groups && s.classes > 0; ++g) {
+      const std::size_t group = row * s.groups + g;
+      const auto first = static_cast<std::size_t>(s.at.first(static_cast<std::int64_t>(group)));
+      const auto stride = static_cast<std::size_t>(s.at.inner);
+      const auto p = likelihoods::softmax(l.data() + first, s.at.classes, s.at.inner);
+      const auto counted = [&](std::size_t j) {
+        if (!s.labels) return x[row * s.d + j];
+        return std::rint(x[row * s.d + g]) == static_cast<double>(j) ? 1.0 : 0.0;
+      };
+      double n = 0;
+      for (std::size_t j = 0; j < s.classes; ++j) n += counted(j);
+      for (std::size_t j = 0; j < s.classes; ++j) {
+        const double log_p = l[first + j * stride] - p.largest - std::log(p.sum);
+        const double lost =
+            4 * unit_ * (1 + std::abs(log_p)) + sum(static_cast<std::int64_t>(s.classes));
+        f(first + j * stride, group, counted(j), n, log_p, lost);
+      }
+    }
+  }
+
+  void softmax_nll(const Node& node) {
+    const Reals& el = error(node.inputs[0]);
+    const auto y = value(node.outputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t row = 0; row < e.size(); ++row) {
+      double variance = 0;
+      double magnitude = std::abs(y[row]);
+      std::int64_t terms_of_row = 1;
+      const auto term = [&](std::size_t i, std::size_t, double x, double n, double log_p,
+                            double lost) {
+        // A label's term is log p itself; a count's moves with n p - x.
+        const double slope = n * std::exp(log_p) - x;
+        variance += square(slope * el[i]);
+        variance += square(lost) * (node.op == Op::categorical_nll ? square(x) : square(slope));
+        magnitude +=
+            node.op == Op::categorical_nll ? x * std::abs(log_p)
+            : x > 0
+                ? std::abs(likelihoods::poisson_nll(x, n * std::exp(log_p), std::log(n) + log_p))
+                : n * std::exp(log_p);
+        ++terms_of_row;
+      };
+      for_logits(node, 0, row, term);
+      e[row] = std::sqrt(variance + square((sum(terms_of_row) + 4 * unit_) * magnitude));
+    }
+  }
+
+  void softmax_nll_grad(const Node& node) {
+    const auto dn = value(node.inputs[0]);
+    const Reals& en = error(node.inputs[0]);
+    const Reals& el = error(node.inputs[1]);
+    const SoftmaxGroups s = softmax_groups(node, 1);
+    Reals& e = error(node.outputs[0]);
+    // d(n p_i)/d(l_j) = n p_i ([i = j] - p_j): the others' part is at most n p_i sum p_j e_j.
+    Reals shared(s.rows * s.groups);
+    for (std::size_t row = 0; row < s.rows; ++row)
+      for_logits(node, 1, row,
+                 [&](std::size_t i, std::size_t group, double, double, double log_p, double) {
+                   shared[group] += square(std::exp(log_p) * el[i]);
+                 });
+    for (std::size_t row = 0; row < s.rows; ++row) {
+      const auto slope = [&](std::size_t i, std::size_t group, double x, double n, double log_p,
+                             double lost) {
+        const double mean = n * std::exp(log_p);
+        e[i] = std::sqrt(square(dn[row] * mean) * (square(el[i]) + shared[group] + square(lost)) +
+                         square(en[row] * (mean - x)) + square(4 * unit_ * dn[row] * (mean + x)));
+      };
+      for_logits(node, 1, row, slope);
+    }
+  }
+
+  // dy/dl_c = p_c (v_c - y), v_c = c / (C - 1)
+  void categorical_mean(const Node& node) {
+    const likelihoods::ClassLayout at{node.attrs.integer("classes"),
+                                      node.attrs.integer("inner", 1)};
+    if (at.classes < 2) return;
+    const auto l = value(node.inputs[0]);
+    const auto y = value(node.outputs[0]);
+    const Reals& el = error(node.inputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) {
+      const auto first = static_cast<std::size_t>(at.first(static_cast<std::int64_t>(i)));
+      const auto p = likelihoods::softmax(l.data() + first, at.classes, at.inner);
+      double variance = square((sum(at.classes) + 8 * unit_) * y[i]);
+      for (std::int64_t c = 0; c < at.classes; ++c) {
+        const std::size_t j = first + static_cast<std::size_t>(c * at.inner);
+        const double share = std::exp(l[j] - p.largest) / p.sum;
+        const double at_c = static_cast<double>(c) / static_cast<double>(at.classes - 1);
+        const double lost = 4 * unit_ * (1 + std::abs(l[j] - p.largest));
+        variance += square(share * (at_c - y[i])) * (square(el[j]) + square(lost));
+      }
+      e[i] = std::sqrt(variance);
+    }
+  }
+
+  // Equal bytes have equal levels.
+  void quantise(const Node& node) {
+    const auto y = value(node.outputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) e[i] = 2 * unit_ * y[i];
+  }
+
+  void dequantise(const Node& node) {
+    const auto y = value(node.outputs[0]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i) e[i] = 4 * unit_ * (y[i] + 1.0 / 256);
+  }
+
   void adam(const Node& node) {
     const auto w = value(node.inputs[0]);
     const auto m = value(node.inputs[1]);
@@ -554,12 +875,14 @@ class Propagation {
     const double lr = value(node.inputs[4])[0];
     const double b1 = node.attrs.real("beta1", 0.9);
     const double b2 = node.attrs.real("beta2", 0.999);
-    const double eps = node.attrs.real("eps", 1e-8);
-    const double decay = node.attrs.real("weight_decay", 0.0);
+    const bool decoupled = node.attrs.integer("decoupled", 0) != 0;
+    const double decay = decoupled ? 0.0 : node.attrs.real("weight_decay", 0.0);
     const auto clock = values_.at(static_cast<std::size_t>(node.inputs[5].id)).as<std::int64_t>();
     const double t = static_cast<double>(clock[1] + 1);
     const double c1 = 1 - std::pow(b1, t);
     const double c2 = std::sqrt(1 - std::pow(b2, t));
+    const double eps =
+        node.attrs.real("eps", 1e-8) / (node.attrs.integer("eps_hat", 0) != 0 ? c2 : 1.0);
     for (std::size_t i = 0; i < ew.size(); ++i) {
       const double grad = g[i] + decay * w[i];
       const double own_g = decay == 0 ? 0 : 2 * unit_ * (std::abs(g[i]) + std::abs(decay * w[i]));
@@ -586,10 +909,125 @@ class Propagation {
       // Rounding of the moments, of the quotient, and of the weight itself.
       const double own =
           6 * unit_ * (std::abs(b1 * m[i]) + std::abs((1 - b1) * grad)) / denominator * lr / c1;
-      ew[i] = std::sqrt(square(step) + square(own) +
-                        square(unit_ * std::max(std::abs(w[i]), std::abs(new_w[i]))));
+      const double rounding =
+          std::sqrt(square(own) + square(unit_ * std::max(std::abs(w[i]), std::abs(new_w[i]))));
+      // A step at its largest is no spread that roundings could hide in: they come on top.
+      ew[i] = moved < 2 * lr ? std::sqrt(square(step) + square(rounding)) : step + rounding;
     }
     if (node.outputs.size() > 3) error(node.outputs[3]) = ew;  // the shadow is the new w
+  }
+
+  // Any optimiser whose inputs are w, g, hyper, clock, commit and its states, by its meaning in
+  // double: what moving g within its error changes, and what moving each operand by a few units in
+  // the last place does, which stands for the roundings on the way.
+  void optimizer(const Node& node) {
+    constexpr double units = 8;
+    constexpr std::size_t first_state = 5;
+    const auto update = op_def(node.op).update;
+    const auto w = value(node.inputs[0]);
+    const auto g = value(node.inputs[1]);
+    const Reals& eg = error(node.inputs[1]);
+    const double lr = value(node.inputs[2])[0];
+    const auto clock = values_.at(static_cast<std::size_t>(node.inputs[3].id)).as<std::int64_t>();
+    const double t = static_cast<double>(clock[1] + 1);
+    const std::size_t outputs = node.outputs.size();
+    // x: w, g, then the states. Returns the next w, then the states.
+    const auto next = [&](Reals x) {
+      const double gradient = x[1];
+      double weight = x[0];
+      update(node.attrs, lr, t, gradient, weight, x.data() + 2);
+      x.erase(x.begin());
+      x[0] = weight;
+      return x;
+    };
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      Reals x = {w[i], g[i]};
+      for (std::size_t k = first_state; k < node.inputs.size(); ++k)
+        x.push_back(value(node.inputs[k])[i]);
+      const Reals here = next(x);
+      Reals variance(outputs);
+      for (std::size_t k = 0; k < outputs; ++k) variance[k] = square(2 * unit_ * here[k]);
+      variance[0] += square(units * unit_ * (here[0] - w[i])) + square(unit_ * w[i]);
+      const auto moved = [&](std::size_t operand, double by, double sigmas) {
+        Reals most(outputs);
+        if (by == 0) return most;
+        Reals above = x, below = x;
+        above[operand] += by;
+        below[operand] -= by;
+        above = next(above);
+        below = next(below);
+        for (std::size_t k = 0; k < outputs; ++k)
+          most[k] = std::max(std::abs(above[k] - here[k]), std::abs(below[k] - here[k])) / sigmas;
+        return most;
+      };
+      const auto add = [&](const Reals& a, const Reals& b) {
+        for (std::size_t k = 0; k < outputs; ++k) variance[k] += square(std::max(a[k], b[k]));
+      };
+      // An update that goes by the sign of g has changed all that it can before the widest move:
+      // the whole tensor is held to the change of the narrower one.
+      add(moved(1, element_sigmas * eg[i], element_sigmas),
+          moved(1, aggregate_sigmas * eg[i], aggregate_sigmas));
+      for (std::size_t k = 1; k < x.size(); ++k) {
+        const Reals most = moved(k, units * unit_ * std::abs(x[k]), 1);
+        add(most, most);
+      }
+      for (std::size_t k = 0; k < outputs; ++k) error(node.outputs[k])[i] = std::sqrt(variance[k]);
+    }
+  }
+
+  void add_penalty(const Node& node) {  // g + l2 w + l1 sign(w), of exact weights
+    const auto g = value(node.inputs[0]);
+    const auto w = value(node.inputs[1]);
+    const Reals& eg = error(node.inputs[0]);
+    const double l1 = node.attrs.real("l1", 0.0);
+    const double l2 = node.attrs.real("l2", 0.0);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i)
+      e[i] = std::sqrt(square(eg[i]) +
+                       square(3 * unit_ * (std::abs(g[i]) + std::abs(l2 * w[i]) + l1)));
+  }
+
+  // The norm is a sum of squares in double, rounded once; factor = min(1, limit / (norm + 1e-6)).
+  void clip_norm(const Node& node) {
+    constexpr std::size_t first = 2;
+    const double norm = value(node.outputs[0])[0];
+    double variance = 0;
+    for (std::size_t k = first; k < node.inputs.size(); ++k) {
+      const auto g = value(node.inputs[k]);
+      const Reals& eg = error(node.inputs[k]);
+      for (std::size_t i = 0; i < eg.size(); ++i)
+        variance += norm > 0 ? square(g[i] / norm * eg[i]) : square(eg[i]);
+    }
+    error(node.outputs[0])[0] = std::sqrt(variance + square(2 * unit_ * norm));
+    const double limit = node.attrs.real("limit", 0.0);
+    const double reach = element_sigmas * error(node.outputs[0])[0];
+    const auto factor = [&](double at) {
+      return limit == 0 ? 1.0 : std::min(1.0, limit / (std::max(at, 0.0) + 1e-6));
+    };
+    error(node.outputs[1])[0] = std::max(std::abs(factor(norm + reach) - factor(norm)),
+                                         std::abs(factor(norm - reach) - factor(norm))) /
+                                    element_sigmas +
+                                2 * unit_;
+  }
+
+  void scale_by(const Node& node) {
+    const auto x = value(node.inputs[0]);
+    const double s = value(node.inputs[1])[0];
+    const Reals& ex = error(node.inputs[0]);
+    const double es = error(node.inputs[1])[0];
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i)
+      e[i] = std::sqrt(square(s * ex[i]) + square(x[i] * es) + square(unit_ * x[i] * s));
+  }
+
+  // s + gain (w - s): whatever the gain, at most the weight's own error.
+  void weight_ema(const Node& node) {
+    const auto s = value(node.inputs[0]);
+    const auto w = value(node.inputs[1]);
+    const Reals& ew = error(node.inputs[1]);
+    Reals& e = error(node.outputs[0]);
+    for (std::size_t i = 0; i < e.size(); ++i)
+      e[i] = std::sqrt(square(ew[i]) + square(4 * unit_ * (std::abs(s[i]) + std::abs(w[i]))));
   }
 
   const Graph& graph_;

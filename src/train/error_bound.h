@@ -19,6 +19,9 @@
 // the unfused run such elements take the reference's side, and derivatives are those of that side;
 // the production plan is free, so there each such element adds its whole jump to E.
 //
+// Other optimisers are held to the change of the update over [g - err, g + err], with err of either
+// number of sigmas.
+//
 // An Adam update u(g) is held to |du/dg| * err(g) with err(g) = sigmas * E(g), or to the change of
 // u over [g - err, g + err] where that is larger, and to 2 * lr at most: in the first steps u is
 // lr * sign(g), so that a gradient within its error of zero decides nothing.

@@ -66,8 +66,8 @@ void Decoder::run(const Tensor& latents, Tensor& decoded) {
 }
 
 Encoder::Encoder(Device& device, Store& store, const Model& model, std::int64_t rows,
-                 const CompileOptions& options)
-    : store_(store), rows_(rows), batch_(std::min(inference_rows(device), rows)) {
+                 std::int64_t seed, const CompileOptions& options)
+    : store_(store), rows_(rows), seed_(seed), batch_(std::min(inference_rows(device), rows)) {
   full_ = device.compile(model.encoder_graph(batch_, rows), store, options);
   if (const std::int64_t rest = rows % batch_; rest > 0) {
     rest_ = device.compile(model.encoder_graph(rest, rows), store, options);
@@ -75,20 +75,24 @@ Encoder::Encoder(Device& device, Store& store, const Model& model, std::int64_t 
 }
 
 void Encoder::stand_at(std::int64_t row) {
-  const std::array<std::int64_t, 5> clock{0, 0, 0, row, 0};
+  const std::array<std::int64_t, 5> clock{seed_, 0, 0, row, 0};
   store_.write(store_name::eval_clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
 }
 
-void Encoder::run(const std::shared_ptr<const Tensor>& images, Tensor& mean, Tensor& logvar) {
+void Encoder::run(const std::shared_ptr<const Tensor>& images,
+                  const std::shared_ptr<const Tensor>& labels, Tensor& mean, Tensor& logvar) {
   store_.bind(store_name::eval_data(rows_), images);
+  if (labels) store_.bind(store_name::eval_labels(rows_), labels);
   for (std::int64_t first = 0; first < rows_; first += batch_) {
     stand_at(first);
     Program& program = program_at(first);
     program.run();
-    static constexpr std::array<std::string_view, 2> names{"mean", "logvar"};
+    const bool points = !program.graph().find("logvar");
+    std::vector<std::string_view> names = {"mean"};
+    if (!points) names.emplace_back("logvar");
     const std::vector<Tensor> read = program.read_all(names);
     put_rows(mean, read[0], first);
-    put_rows(logvar, read[1], first);
+    if (!points) put_rows(logvar, read[1], first);
   }
 }
 

@@ -28,7 +28,8 @@ class Decoder {
   // The store holds the parameters; all outlive the decoder.
   Decoder(Device& device, Store& store, const Model& model, const CompileOptions& options)
       : device_(device), store_(store), model_(model), options_(options) {}
-  // f32 [n, latent] to f32 [n, features], host to host. Programs are kept for the next call.
+  // f32 [n, decoder_width()] to f32 [n, features], host to host. Programs are kept for the next
+  // call.
   void run(const Tensor& latents, Tensor& decoded);
   // What run() runs for that many rows.
   [[nodiscard]] std::vector<ProgramRuns> programs(std::int64_t rows);
@@ -50,11 +51,13 @@ class Decoder {
 // Images to the posterior's mean and bounded logvar, inference_rows() at a time.
 class Encoder {
  public:
-  // For `rows` > 0 images. As above.
-  Encoder(Device& device, Store& store, const Model& model, std::int64_t rows,
+  // For `rows` > 0 images. As above. `seed`: of what is drawn for the pixels, the run's.
+  Encoder(Device& device, Store& store, const Model& model, std::int64_t rows, std::int64_t seed,
           const CompileOptions& options);
-  // [rows, features] to f32 [rows, latent] each, host to host.
-  void run(const std::shared_ptr<const Tensor>& images, Tensor& mean, Tensor& logvar);
+  // [rows, features] and, of a conditional model, labels u8 [rows] to f32 [rows, latent] each, host
+  // to host. `logvar` is left alone where there is none, of an autoencoder.
+  void run(const std::shared_ptr<const Tensor>& images, const std::shared_ptr<const Tensor>& labels,
+           Tensor& mean, Tensor& logvar);
   // The same runs over the images bound last, without reading what they make.
   void run_programs();
   // What run() runs.
@@ -65,6 +68,7 @@ class Encoder {
   [[nodiscard]] Program& program_at(std::int64_t row) const;
   Store& store_;
   std::int64_t rows_;
+  std::int64_t seed_;
   std::int64_t batch_;
   std::unique_ptr<Program> full_;
   std::unique_ptr<Program> rest_;  // null where batches divide the rows

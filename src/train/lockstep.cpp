@@ -5,6 +5,9 @@
 
 #include "base/text.h"
 #include "cuvae/error.h"
+#include "train/initial_weights.h"
+#include "train/labels.h"
+#include "train/weights.h"
 
 namespace cuvae {
 namespace {
@@ -22,6 +25,7 @@ const DatasetSplit& training_split(const Dataset& dataset) {
 LockstepSide::LockstepSide(const Config& config, const Dataset& dataset, const Model& model,
                            Device& device)
     : config_(config),
+      dataset_(dataset),
       split_(training_split(dataset)),
       model_(model),
       device_(device),
@@ -35,13 +39,10 @@ LockstepSide::LockstepSide(const Config& config, const Dataset& dataset, const M
 }
 
 Graph LockstepSide::training_graph() const {
-  TrainingSpec spec;
+  TrainingSpec spec = training_spec(config_);
   spec.batch = batch();
   spec.dataset = split_.size();
   spec.window = split_.size();
-  spec.shuffle = config_.train.shuffle;
-  spec.objective = config_.objective;
-  spec.optimizer = config_.train.optimizer;
   return model_.training_graph(spec);
 }
 
@@ -51,9 +52,15 @@ std::unique_ptr<Program> LockstepSide::compile(const Graph& graph, bool fuse, bo
   options.keep_all = keep_all;
   std::unique_ptr<Program> program = device_.compile(graph, *store_, options);
   store_->bind(store_name::data, split_.images);
+  if (const auto labels = labels_for(model_, split_, "train", Told::training))
+    store_->bind(store_name::labels, labels);
+  write_labelled(*store_, config_, split_);
+  show_weights(*store_, config_.data, training_weights(config_.data, split_, "train"));
   // Rounded to float on every side, so that all take the same learning rate.
-  const std::array<float, 2> hyper{static_cast<float>(config_.train.lr),
-                                   static_cast<float>(config_.objective.beta)};
+  const std::array<float, 2> hyper{
+      static_cast<float>(config_.train.lr),
+      static_cast<float>(config_.objective.type == "capacity" ? config_.objective.capacity
+                                                              : config_.objective.beta)};
   store_->write(store_name::hyper, Tensor(Shape{1, 2}, std::span<const float>(hyper)));
   set_commit(true);
   return program;
@@ -61,19 +68,30 @@ std::unique_ptr<Program> LockstepSide::compile(const Graph& graph, bool fuse, bo
 
 TrainingState LockstepSide::initial_state() const {
   const std::unique_ptr<Store> scratch = device_.make_store();
+  const UpdateRule rule = update_rule(config_.train.optimizer);
+  const std::vector<StateSpec> kept = optimizer_states(rule.op, rule.attrs);
+  const std::vector<std::string> prefixes = rule.prefixes();
+  const std::vector<bool> frozen = model_.frozen(config_.train.freeze);
   TrainingState state;
-  for (const ParameterSpec& spec : model_.parameters()) {
+  for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
+    const ParameterSpec& spec = model_.parameters()[i];
     scratch->declare(spec.name, DType::f32, spec.shape);
-    Tensor second(DType::f32, spec.shape);
-    std::ranges::fill(second.as<float>(), static_cast<float>(config_.train.optimizer.v0));
-    state["adam.m." + spec.name] = Tensor(DType::f32, spec.shape);
-    state["adam.v." + spec.name] = std::move(second);
+    for (std::size_t k = 0; !frozen[i] && k < kept.size(); ++k) {
+      Tensor initial(DType::f32, spec.shape);
+      std::ranges::fill(initial.as<float>(), static_cast<float>(kept[k].initial));
+      state[prefixes[k] + spec.name] = std::move(initial);
+    }
   }
-  model_.load(*scratch, model_.initial_weights(static_cast<std::uint64_t>(config_.train.seed)),
-              "initial weights");
-  for (const ParameterSpec& spec : model_.parameters()) {
-    state[spec.name] = scratch->read(spec.name).to(DType::f32);
+  for (const ParameterSpec& spec : model_.buffers())
+    scratch->declare(spec.name, spec.dtype, spec.shape);
+  model_.load(*scratch, initial_weights(model_, config_, dataset_), "initial weights");
+  for (std::size_t i = 0; i < model_.parameters().size(); ++i) {
+    const std::string& name = model_.parameters()[i].name;
+    state[name] = scratch->read(name).to(DType::f32);
+    if (config_.train.ema > 0 && !frozen[i]) state[store_name::ema + name] = state[name];
   }
+  for (const ParameterSpec& spec : model_.buffers())
+    state[spec.name] = scratch->read(spec.name).to(spec.dtype);
   return state;
 }
 
@@ -83,11 +101,15 @@ void LockstepSide::write(const TrainingState& state) {
 
 TrainingState LockstepSide::read() const {
   TrainingState state;
-  for (const ParameterSpec& spec : model_.parameters()) {
-    for (const char* prefix : {"", "adam.m.", "adam.v."}) {
-      state[prefix + spec.name] = store_->read(prefix + spec.name);
-    }
-  }
+  std::vector<std::string> prefixes = update_rule(config_.train.optimizer).prefixes();
+  prefixes.emplace_back();
+  if (config_.train.ema > 0) prefixes.emplace_back(store_name::ema);
+  const std::vector<bool> frozen = model_.frozen(config_.train.freeze);
+  for (std::size_t i = 0; i < frozen.size(); ++i)
+    for (const std::string& prefix : prefixes)
+      if (const std::string& name = model_.parameters()[i].name; prefix.empty() || !frozen[i])
+        state[prefix + name] = store_->read(prefix + name);
+  for (const ParameterSpec& spec : model_.buffers()) state[spec.name] = store_->read(spec.name);
   return state;
 }
 

@@ -41,6 +41,7 @@ class LockstepSide {
 
  private:
   const Config& config_;
+  const Dataset& dataset_;
   const DatasetSplit& split_;
   const Model& model_;
   Device& device_;

@@ -8,7 +8,7 @@
 
 namespace cuvae {
 
-enum class OutKind { run, replicas };
+enum class OutKind { run, replicas, folds };
 
 // The folder, as options.out names it or the first free runs/<name>-<n>. Error(usage) where it
 // holds something that this training may neither go on with nor replace; nothing is touched.

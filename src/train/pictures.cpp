@@ -14,10 +14,6 @@ namespace {
 constexpr std::int64_t most_samples = 64;
 constexpr std::int64_t most_reconstructions = 40;
 
-bool have_pictures(const InputSpec& input) {
-  return input.channels == 1 || input.channels == 3;
-}
-
 const DatasetSplit& reconstructed(const Dataset& dataset) {
   return dataset.test ? *dataset.test : *dataset.train;
 }
@@ -29,9 +25,8 @@ std::int64_t reconstructions_of(const Dataset& dataset) {
 }  // namespace
 
 ImageShape image_shape(const InputSpec& input) {
-  if (!have_pictures(input)) {
-    throw Error(Status::usage,
-                "no picture of images with " + std::to_string(input.channels) + " channels", "PNG",
+  if (!input.is_picture()) {
+    throw Error(Status::usage, "the data are " + input.str() + ", which make no picture", "PNG",
                 "write .npy instead");
   }
   return {static_cast<int>(input.channels), input.height, input.width};
@@ -39,14 +34,16 @@ ImageShape image_shape(const InputSpec& input) {
 
 void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& folder) {
   const InputSpec& input = run.model().input();
-  if (!have_pictures(input)) return;
+  if (!input.is_picture()) return;
   const ImageShape shape = image_shape(input);
   GridOptions options;
   options.scale = display_scale(shape);
 
   const auto seed = static_cast<std::uint64_t>(run.config().train.seed);
-  const Tensor samples = run.model().to_pixels(run.sample(most_samples, seed));
-  write_png(folder.samples(), image_grid(samples, shape, options));
+  if (!run.model().autoencoder()) {  // which has nothing to draw from
+    const Tensor samples = run.model().to_pixels(run.sample(most_samples, seed));
+    write_png(folder.samples(), image_grid(samples, shape, options));
+  }
 
   std::vector<std::int64_t> indices(static_cast<std::size_t>(reconstructions_of(dataset)));
   if (indices.empty()) return;
@@ -64,10 +61,10 @@ std::int64_t rehearse_pictures(Device& device, const Model& model, const Dataset
   }
   const auto real = static_cast<std::int64_t>(size_of(device.info().real));
   std::int64_t bytes = real * model.parameter_count();
-  if (!have_pictures(model.input())) return bytes;
+  if (!model.input().is_picture()) return bytes;
   const std::unique_ptr<Program> decoder =
       device.compile(model.decoder_graph(most_samples), *store, {});
-  bytes += decoder->arena_bytes() + real * most_samples * model.config().latent.size;
+  bytes += decoder->arena_bytes() + real * most_samples * model.decoder_width();
   const std::int64_t rows = reconstructions_of(dataset);
   if (rows == 0) return bytes;
   const std::unique_ptr<Program> reconstruction =

@@ -9,8 +9,8 @@
 namespace cuvae {
 
 // samples.png: 64 draws from the prior (seed of the training). reconstructions.png: the first 40
-// images of the test split (else of the training split) over their reconstructions. Images of other
-// than 1 or 3 channels have no pictures.
+// images of the test split (else of the training split) over their reconstructions. Features, and
+// images of other than 1 or 3 channels, have no pictures.
 void write_pictures(LoadedRun& run, const Dataset& dataset, const RunFolder& folder);
 
 // Makes ready on the device what a LoadedRun and write_pictures() of such a model will want there,

@@ -11,8 +11,7 @@
 #include <utility>
 
 #include "base/text.h"
-#include "train/folder_lock.h"
-#include "train/metrics_json.h"
+#include "train/group.h"
 #include "train/out_folder.h"
 #include "train/train_run.h"
 
@@ -21,13 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-
-// The statistics' own: without a number of samples.
-Json terms_json(const Metrics& metrics) {
-  Json json = as_json(metrics);
-  json.erase("n");
-  return json;
-}
 
 // To resume, the command has to ask for what is there.
 void require_same(const Config& config, std::int64_t replicas, const ReplicasSummary& before) {
@@ -45,67 +37,13 @@ void require_same(const Config& config, std::int64_t replicas, const ReplicasSum
   }
 }
 
-// Until it is kept: the folder with its summary can be undone. The runs in it undo themselves. No
-// other training of replicas can write to it meanwhile.
-class FreshReplicas {
- public:
-  FreshReplicas(ReplicasFolder folder, std::vector<fs::path> stale)
-      : folder_(std::move(folder)), stale_(std::move(stale)), made_(missing_folders(folder_.path)) {
-    try {
-      create_folder(folder_.path);
-    } catch (...) {
-      discard();
-      throw;
-    }
-    lock_.emplace(folder_.path);  // before anything that is undone: it may be another's
-    if (folder_.is_there()) before_ = read_file(folder_.summary(), summary_cap);
-  }
-  FreshReplicas(const FreshReplicas&) = delete;
-  FreshReplicas& operator=(const FreshReplicas&) = delete;
-  ~FreshReplicas() {
-    if (!kept_) discard();
-  }
-  // Takes away the replicas of the run that it replaces which have no successor.
-  void keep() noexcept {
-    kept_ = true;
-    try {
-      std::error_code error;
-      for (const fs::path& path : stale_) {
-        RunFolder{path}.clear();
-        fs::remove(path, error);
-      }
-    } catch (...) {  // what stays does no harm
-    }
-    stale_.clear();
-  }
-  [[nodiscard]] bool kept() const noexcept { return kept_; }
-
-  static constexpr std::uint64_t summary_cap = std::uint64_t{16} << 20;
-
- private:
-  void discard() noexcept {
-    std::error_code error;
-    try {
-      fs::remove(folder_.summary(), error);
-      if (!before_.empty()) write_file(folder_.summary(), before_);
-    } catch (...) {  // a destructor must not throw; what stays is named by the first error
-    }
-    for (const fs::path& path : made_) fs::remove(path, error);  // innermost first
-  }
-  ReplicasFolder folder_;
-  std::optional<FolderLock> lock_;
-  std::vector<fs::path> stale_;
-  std::vector<fs::path> made_;
-  std::string before_;
-  bool kept_ = false;
-};
-
 // Before the memory is taken: a machine that runs out of it slows down or ends processes. At the
 // end one run after the other makes its pictures, which takes `end` bytes.
 void require_memory(const TrainRun& first, const Workplace& workplace, std::int64_t replicas,
                     std::int64_t end) {
   const auto there = workplace.device->free_bytes();
-  const std::int64_t one = std::max<std::int64_t>(first.trainer().memory_bytes(), 1);
+  const std::int64_t one =
+      std::max<std::int64_t>(first.trainer().memory_bytes() + first.own_data_bytes(), 1);
   if (!there) return;
   const std::int64_t others = std::max<std::int64_t>(*there - end, 0) / one;
   if (replicas - 1 <= others) return;
@@ -133,20 +71,6 @@ void open_all(std::span<TrainRun* const> runs, const Workplace& workplace) {
   }
 }
 
-void summarise(ReplicasReport& report) {
-  std::vector<Metrics> train;
-  std::vector<Metrics> test;
-  for (const ReplicaReport& replica : report.replicas) {
-    if (!replica.diverged.empty()) continue;
-    if (replica.report.train.n > 0) train.push_back(replica.report.train);
-    if (replica.report.test) test.push_back(*replica.report.test);
-  }
-  report.train.reset();
-  report.test.reset();
-  if (!train.empty()) report.train = spread_of(train);
-  if (!test.empty()) report.test = spread_of(test);
-}
-
 // One that this process trains, and its place in the report.
 struct Member {
   TrainRun* run;
@@ -165,7 +89,7 @@ void refresh(ReplicasReport& report, std::span<const Member> members, const Trai
     if (member.run->diverged()) member.report->diverged = member.run->diverged()->what();
     report.samples_per_second += member.report->report.samples_per_second;
   }
-  summarise(report);
+  summarise(report, report.replicas);
 }
 
 // The last figures and the pictures of one that has come to its end.
@@ -196,6 +120,7 @@ MetricsSpread spread_of(const std::vector<Metrics>& all) {
   spread.replicas = static_cast<std::int64_t>(all.size());
   if (all.empty()) return spread;
   spread.mean.n = spread.sd.n = all.front().n;
+  spread.mean.autoencoder = all.front().autoencoder;
   const auto n = static_cast<double>(all.size());
   for (double Metrics::*term :
        {&Metrics::loss, &Metrics::neg_elbo, &Metrics::reconstruction, &Metrics::kl}) {
@@ -207,53 +132,30 @@ MetricsSpread spread_of(const std::vector<Metrics>& all) {
     spread.mean.*term = mean;
     spread.sd.*term = all.size() > 1 ? std::sqrt(squares / (n - 1)) : 0.0;
   }
+  if (std::ranges::all_of(all, [](const Metrics& each) { return each.accuracy.has_value(); })) {
+    double mean = 0;
+    for (const Metrics& each : all) mean += *each.accuracy / n;
+    double squares = 0;
+    for (const Metrics& each : all) squares += (*each.accuracy - mean) * (*each.accuracy - mean);
+    spread.mean.accuracy = mean;
+    spread.sd.accuracy = all.size() > 1 ? std::sqrt(squares / (n - 1)) : 0.0;
+  }
   return spread;
 }
 
 std::string replicas_json(const ReplicasReport& report) {
-  Json json;
-  json["schema"] = 1;
-  json["state"] = report.running ? "running" : report.interrupted ? "interrupted" : "done";
-  json["replicas"] = report.replicas.size();
-  json["seed"] = report.seed;
-  json["device"] = report.device;
-  json["exec"] = report.exec;
-  json["seconds"] = report.seconds;
-  json["total_seconds"] = report.total_seconds;
-  json["samples_per_second"] = report.samples_per_second;
-  json["interrupted"] = report.interrupted;
-  for (const bool mean : {true, false}) {
-    Json& part = json[mean ? "mean" : "sd"];
-    for (const bool test : {false, true}) {
-      const auto& spread = test ? report.test : report.train;
-      Json& split = part[test ? "test" : "train"];
-      split = nullptr;
-      if (spread && (mean || spread->replicas > 1)) {
-        split = terms_json(mean ? spread->mean : spread->sd);
-      }
-    }
-  }
-  json["results"] = Json::array();
-  for (const ReplicaReport& replica : report.replicas) {
-    Json entry;
-    entry["seed"] = replica.seed;
-    entry["folder"] = ReplicasFolder::name(replica.seed);
-    entry["state"] = state_of(replica);
-    entry["epochs"] = replica.report.epochs;
-    entry["steps"] = replica.report.steps;
-    entry["diverged"] = replica.diverged.empty() ? Json(nullptr) : Json(replica.diverged);
-    const bool figures = replica.diverged.empty() && replica.report.train.n > 0;
-    entry["train"] = figures ? as_json(replica.report.train) : Json(nullptr);
-    entry["test"] = figures && replica.report.test ? as_json(*replica.report.test) : Json(nullptr);
-    json["results"].push_back(std::move(entry));
-  }
-  return json.dump(2, ' ', false, Json::error_handler_t::replace);
+  return group_json<ReplicasReport, ReplicaReport>(
+      report, "replicas", report.replicas, [](Json& entry, const ReplicaReport& replica) {
+        entry["seed"] = replica.seed;
+        entry["folder"] = ReplicasFolder::name(replica.seed);
+        entry["state"] = state_of(replica);
+      });
 }
 
 std::optional<ReplicasSummary> read_replicas(const fs::path& run) {
   const ReplicasFolder folder{run};
   if (!folder.is_there()) return std::nullopt;
-  const std::string text = read_file(folder.summary(), FreshReplicas::summary_cap);
+  const std::string text = read_file(folder.summary(), group_summary_cap);
   const auto refuse = [&]() -> Error {
     return {Status::input, "this is no summary of replicas", folder.summary().string(),
             "restore the file, resume the replicas one by one, or remove the folder to start anew"};
@@ -307,7 +209,7 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
   report.seed = config.train.seed;
   report.replicas.resize(static_cast<std::size_t>(replicas));
 
-  std::optional<FreshReplicas> made;  // outlives the runs, which stand in its folder
+  std::optional<FreshGroup> made;  // outlives the runs, which stand in its folder
   std::vector<std::unique_ptr<TrainRun>> runs;
   std::vector<TrainRun*> all;
   std::vector<Member> members;
@@ -350,7 +252,7 @@ ReplicasReport train_replicas(const Config& config, std::int64_t replicas,
       }
     }
   }
-  made.emplace(folder, std::move(stale));
+  made.emplace(folder.path, folder.summary(), std::move(stale));
   if (options.resume) made->keep();
   for (TrainRun* run : all) run->start();
 

@@ -1,10 +1,12 @@
 #include "train/run_folder.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <system_error>
 
 #include "base/text.h"
@@ -12,6 +14,7 @@
 #include "cuvae/error.h"
 #include "cuvae/version.h"
 #include "io/file.h"
+#include "likelihoods/likelihoods.h"
 
 namespace cuvae {
 namespace {
@@ -80,8 +83,8 @@ bool RunFolder::is_run() const {
 }
 
 std::vector<fs::path> RunFolder::files() const {
-  std::vector<fs::path> files = {last(),        model(), metrics(), samples(), reconstructions(),
-                                 environment(), config()};
+  std::vector<fs::path> files = {
+      last(), best(), model(), metrics(), samples(), reconstructions(), environment(), config()};
   std::error_code error;
   for (const fs::path& folder : {path, checkpoints()}) {
     for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
@@ -108,11 +111,15 @@ fs::path default_run_path(const std::string& name) {
 }
 
 std::string config_text(const Config& config, const Dataset& dataset) {
-  return "# the effective configuration of this run\n# data SHA-256: " + dataset.sha256 + "\n" +
-         to_toml(config);
+  std::string text =
+      "# the effective configuration of this run\n# data SHA-256: " + dataset.sha256 + "\n";
+  if (!dataset.validation_sha256.empty())
+    text += "# validation data SHA-256: " + dataset.validation_sha256 + "\n";
+  return text + to_toml(config);
 }
 
-std::string environment_text(const Config& config, const Dataset& dataset, const Device& device) {
+std::string environment_text(const Config& config, const Dataset& dataset, const Device& device,
+                             const nlohmann::ordered_json& init_from) {
   const DeviceInfo info = device.info();
   Json json;
   json["schema"] = 1;
@@ -122,20 +129,65 @@ std::string environment_text(const Config& config, const Dataset& dataset, const
   json["device"] = {{"name", info.name}, {"model", info.model}, {"details", info.details}};
   json["threads"] = info.threads;
   json["data"] = {{"path", config.data.path}, {"sha256", dataset.sha256}};
+  if (!init_from.is_null()) json["init_from"] = init_from;
   return json.dump(2) + "\n";
 }
 
-TensorFile model_file(const Model& model, std::vector<NamedTensor> weights) {
+TensorFile model_file(const Model& model, std::vector<NamedTensor> weights,
+                      std::span<const std::uint8_t> labels) {
   TensorFile file;
   for (NamedTensor& named : weights) {
-    file.tensors.push_back({std::move(named.name), named.tensor.to(DType::f32)});
+    const bool real = named.tensor.dtype() == DType::f64;  // counters stay integers
+    file.tensors.push_back(
+        {std::move(named.name), real ? named.tensor.to(DType::f32) : std::move(named.tensor)});
   }
   Config config;
   config.name = "model";
   config.model = model.config();
+  // Models that no other objective has.
+  if (model.autoencoder()) config.objective.type = "autoencoder";
+  if (model.semi_supervised()) config.objective.type = "m2";
+  // What its likelihood needs of the data; the numbers themselves stand in `input`.
+  const InputSpec& input = model.input();
+  const bool as_stored = input.scale == 1.0 && input.shift == 0.0;
+  const LikelihoodTarget target = likelihood_target(config.model.likelihood.type);
+  // Reals that are as stored may have been checked to lie in [0, 1].
+  const bool unit = input.dtype == DType::f32 && as_stored &&
+                    (input.binarise != "none" || target == LikelihoodTarget::unit ||
+                     target == LikelihoodTarget::levels);
+  config.data.scale = unit                               ? "unit"
+                      : as_stored                        ? "none"
+                      : input.scale == InputSpec{}.scale ? "unit"
+                                                         : "standardise";
+  config.data.binarise = input.binarise;
+  config.data.dequantise = input.dequantise;
+  config.data.encoder_transform = input.transforms;
+  if (model.autoencoder()) {  // which no other objective has
+    config.objective.type = "autoencoder";
+    config.train.early_stopping.metric = "loss";
+  }
   file.metadata = {
       {model_format, "1"}, {"config", to_toml(config)}, {"input", input_text(model.input())}};
+  if (model.conditional() && !labels.empty()) {
+    const std::set<int> classes(labels.begin(), labels.end());
+    file.metadata["labels"] = fmt::format("{}", fmt::join(classes, ","));
+  }
   return file;
+}
+
+std::vector<std::int64_t> trained_labels(const TensorFile& file) {
+  std::vector<std::int64_t> labels;
+  const auto found = file.metadata.find("labels");
+  if (found == file.metadata.end()) return labels;
+  const std::string& text = found->second;
+  for (const char* at = text.data(); at < text.data() + text.size();) {
+    std::int64_t label = 0;
+    const auto [end, error] = std::from_chars(at, text.data() + text.size(), label);
+    if (error != std::errc{}) return {};
+    labels.push_back(label);
+    at = end + 1;
+  }
+  return labels;
 }
 
 Model model_of(const TensorFile& file) {
@@ -157,7 +209,11 @@ Model model_of(const TensorFile& file) {
                 "restore the file or train again");
   }
   try {
-    return Model(parse_config(text("config"), "metadata").model, input);
+    const Config config = parse_config(text("config"), "metadata");
+    input.binarise = config.data.binarise;
+    input.dequantise = config.data.dequantise;
+    input.transforms = config.data.encoder_transform;
+    return Model(config.model, input);
   } catch (const Error& error) {
     throw Error(Status::input, std::string("a damaged `config` in the metadata: ") + error.what(),
                 file.source, "restore the file or train again");
@@ -175,6 +231,7 @@ MetricsLine parse_metrics_line(const nlohmann::json& line, std::string_view wher
     line.at("neg_elbo").get_to(parsed.metrics.neg_elbo);
     line.at("reconstruction").get_to(parsed.metrics.reconstruction);
     line.at("kl").get_to(parsed.metrics.kl);
+    if (line.contains("accuracy")) parsed.metrics.accuracy = line.at("accuracy").get<double>();
     line.at("seconds").get_to(parsed.seconds);
     return parsed;
   } catch (const nlohmann::json::exception&) {
@@ -194,6 +251,7 @@ std::string metrics_line(std::int64_t epoch, std::int64_t step, const std::strin
   json["neg_elbo"] = metrics.neg_elbo;
   json["reconstruction"] = metrics.reconstruction;
   json["kl"] = metrics.kl;
+  if (metrics.accuracy) json["accuracy"] = *metrics.accuracy;
   json["beta"] = beta;
   json["lr"] = lr;
   json["seconds"] = seconds;

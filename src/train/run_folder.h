@@ -1,8 +1,10 @@
 #pragma once
 // The files of a run folder: their names, and what is written into them.
 
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +26,7 @@ struct RunFolder {
   [[nodiscard]] std::filesystem::path model() const { return path / "model.safetensors"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return path / "checkpoints"; }
   [[nodiscard]] std::filesystem::path last() const { return checkpoints() / "last.safetensors"; }
+  [[nodiscard]] std::filesystem::path best() const { return checkpoints() / "best.safetensors"; }
   [[nodiscard]] std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
   [[nodiscard]] std::filesystem::path samples() const { return path / "samples.png"; }
   [[nodiscard]] std::filesystem::path reconstructions() const {
@@ -45,13 +48,20 @@ struct RunFolder {
 
 // config.toml: the effective configuration under a comment with the data's SHA-256.
 [[nodiscard]] std::string config_text(const Config& config, const Dataset& dataset);
-// env.json: version, device, data, machine.
+// env.json: version, device, data, machine; `init_from`, where it is not null.
 [[nodiscard]] std::string environment_text(const Config& config, const Dataset& dataset,
-                                           const Device& device);
+                                           const Device& device,
+                                           const nlohmann::ordered_json& init_from);
 
 // model.safetensors: the weights as f32, with the model's configuration and input in its metadata
 // (no path, time, device or thread count: equal trainings give equal bytes).
-[[nodiscard]] TensorFile model_file(const Model& model, std::vector<NamedTensor> weights);
+// `labels`: of the training rows, what a conditional model knows of; empty: not told.
+[[nodiscard]] TensorFile model_file(const Model& model, std::vector<NamedTensor> weights,
+                                    std::span<const std::uint8_t> labels = {});
+// The classes among those, in order; empty where the file does not tell.
+[[nodiscard]] std::vector<std::int64_t> trained_labels(const TensorFile& file);
+// That of a run folder, or the file itself, with finite values. Error(input).
+[[nodiscard]] TensorFile read_model(const std::filesystem::path& run);
 // The model that such a file describes; Error(input).
 [[nodiscard]] Model model_of(const TensorFile& file);
 

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "cuvae/error.h"
 #include "cuvae/run.h"
@@ -60,12 +61,12 @@ class TrainRun {
   [[nodiscard]] bool can_stop() const { return trainer_->program().exec() == "persistent"; }
   // At the end of an epoch: the evaluation and the checkpoint, as far as they are due.
   [[nodiscard]] std::optional<EvaluationEvent> end_epoch(double seconds);
-  // The checkpoint, unless it is written already.
-  void save();
+  // The checkpoint, unless it is written already; the best, with the model, where it is that.
+  void save(bool best = false);
 
-  // The test figures of where it stands, unless they are known.
+  // The test figures of where it stands, unless they are known or the best weights count.
   void evaluate();
-  // Where it stands, with the test figures if they are known.
+  // Where it stands, with the figures that are known.
   [[nodiscard]] TrainReport report(const Trained& trained) const;
   // The final weights and the pictures.
   void finish();
@@ -80,18 +81,27 @@ class TrainRun {
   [[nodiscard]] std::int64_t total_steps() const {
     return config_.train.epochs * trainer_->steps_per_epoch();
   }
-  [[nodiscard]] bool done() const { return trainer_->step() >= total_steps(); }
+  [[nodiscard]] bool done() const {
+    return trainer_->step() >= total_steps() || trainer_->ends_early();
+  }
+  // What early stopping has to say about the end; empty where it did not end it.
+  [[nodiscard]] std::string early_end() const;
   [[nodiscard]] bool at_epoch_end() const {
     return trainer_->step() % trainer_->steps_per_epoch() == 0;
   }
   // The difference to how the checkpoint was made; empty: none.
   [[nodiscard]] const std::string& note() const noexcept { return note_; }
+  // What was taken of options.init_from, lines for the log.
+  [[nodiscard]] std::vector<std::string> inheritance() const;
+  // Of data that this run does not share with others.
+  [[nodiscard]] std::int64_t own_data_bytes() const;
   // The algorithms of a library's products.
   [[nodiscard]] const Tuning& tuning() const noexcept { return *tuning_; }
   // Null before start().
   [[nodiscard]] FreshFolder* made() noexcept { return made_ ? &*made_ : nullptr; }
 
  private:
+  [[nodiscard]] std::string environment() const;
   Config config_;
   TrainRunOptions options_;
   RunFolder folder_;
@@ -103,6 +113,12 @@ class TrainRun {
   std::optional<FreshFolder> made_;
   std::unique_ptr<JsonLines> metrics_;
   std::string note_;
+  std::optional<Inherited> inherited_;
+  // The best evaluation's figures, as far as they are known.
+  struct Best {
+    std::optional<Metrics> validation;
+    std::optional<Metrics> test;
+  } best_;
   std::int64_t samples_ = 0;  // of this process
   std::optional<Metrics> test_;
   std::int64_t test_step_ = -1;

@@ -11,13 +11,16 @@
 
 #include "base/text.h"
 #include "cuvae/error.h"
+#include "likelihoods/likelihoods.h"
+#include "train/initial_weights.h"
+#include "train/labels.h"
+#include "train/targets.h"
+#include "train/weights.h"
 
 namespace cuvae {
 namespace {
 
 constexpr const char* checkpoint_format = "cuvae.checkpoint";
-constexpr std::string_view m_prefix = "adam.m.";
-constexpr std::string_view v_prefix = "adam.v.";
 constexpr std::int64_t most_in_a_launch = 4096;  // steps of the persistent path: some 50 ms
 
 using Clock = std::chrono::steady_clock;
@@ -81,18 +84,135 @@ std::vector<NamedTensor> starting_with(const TensorFile& file, std::string_view 
   return chosen;
 }
 
-TrainingSpec training_spec(const Config& config, std::int64_t dataset_rows, std::int64_t batch,
-                           const BatchSource& source, std::int64_t steps) {
-  TrainingSpec spec;
+TrainingSpec spec_of(const Config& config, std::int64_t dataset_rows, std::int64_t batch,
+                     const BatchSource& source, std::int64_t steps) {
+  TrainingSpec spec = training_spec(config);
   spec.batch = batch;
   spec.dataset = dataset_rows;
   spec.window = source.window_rows();
   spec.steps = steps;
-  spec.shuffle = config.train.shuffle;
   spec.staged = source.staged();
-  spec.objective = config.objective;
-  spec.optimizer = config.train.optimizer;
   return spec;
+}
+
+LearningRate learning_rate(const TrainConfig& train, std::int64_t steps_per_epoch) {
+  const ScheduleConfig& schedule = train.schedule;
+  LearningRate rate = LearningRate::constant(train.lr);
+  if (schedule.type == "step") {
+    rate = LearningRate::steps(train.lr, schedule.steps, schedule.factor);
+  } else if (schedule.type == "cosine") {
+    const std::int64_t all = train.epochs * steps_per_epoch;
+    rate =
+        LearningRate::cosine(train.lr, schedule.steps > 0 ? schedule.steps : all, schedule.floor);
+  } else if (schedule.type == "iwae") {
+    rate = LearningRate::iwae_stages(train.lr, steps_per_epoch, true);
+  }
+  const std::int64_t warm = schedule.warmup;
+  return warm > 0 ? rate.after_warmup(warm, 1.0 / static_cast<double>(warm)) : rate;
+}
+
+struct Moments {
+  double mean;
+  double variance;
+};
+
+Moments moments_of_bytes(const Tensor& images) {
+  // Sums of integers up to 255 and 255^2 are exact in 64 bits.
+  std::uint64_t sum = 0;
+  std::uint64_t squares = 0;
+  const auto pixels = images.as<std::uint8_t>();
+  for (const std::uint64_t pixel : pixels) {
+    sum += pixel;
+    squares += pixel * pixel;
+  }
+  const auto n = static_cast<double>(pixels.size());
+  const double mean = static_cast<double>(sum) / n;
+  return {mean, static_cast<double>(squares) / n - mean * mean};
+}
+
+Moments moments_of_reals(const Tensor& images) {
+  const auto values = images.as<float>();
+  const auto n = static_cast<double>(values.size());
+  double sum = 0;
+  for (const float value : values) sum += double{value};
+  const double mean = sum / n;
+  double squares = 0;
+  for (const float value : values) squares += (double{value} - mean) * (double{value} - mean);
+  return {mean, squares / n};
+}
+
+// Reals must be finite, and within [0, 1] where the model is to see them so.
+void require_real(const Dataset& dataset, bool unit) {
+  for (const auto* split : {&dataset.train, &dataset.test, &dataset.validation}) {
+    if (!*split) continue;
+    const auto values = (*split)->images->as<float>();
+    const std::int64_t width = std::max<std::int64_t>(dataset.image.features(), 1);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const bool fits = unit ? values[i] >= 0 && values[i] <= 1 : std::isfinite(values[i]);
+      if (fits) continue;
+      const auto at = static_cast<std::int64_t>(i);
+      throw Error(Status::input,
+                  fmt::format("row {}, feature {} of the {} split is {}{}", at / width, at % width,
+                              split == &dataset.train  ? "training"
+                              : split == &dataset.test ? "test"
+                                                       : "validation",
+                              values[i],
+                              unit ? ", which `data.scale` = \"unit\" takes from 0 to 1 only" : ""),
+                  dataset.path.string(),
+                  unit ? "use `data.scale` = \"standardise\" (or \"none\") with "
+                         "`model.likelihood.type` = \"gaussian\""
+                       : "give finite numbers");
+    }
+  }
+}
+
+std::optional<PlateauLearningRate> plateau_of(const TrainConfig& train) {
+  const ScheduleConfig& schedule = train.schedule;
+  if (schedule.type != "plateau") return std::nullopt;
+  return PlateauLearningRate(train.lr, {.factor = schedule.factor,
+                                        .patience = schedule.patience,
+                                        .threshold = schedule.threshold,
+                                        .cooldown = schedule.cooldown,
+                                        .floor = schedule.floor});
+}
+
+double figure(const Metrics& metrics, const std::string& name) {
+  if (name == "loss") return metrics.loss;
+  if (name == "reconstruction") return metrics.reconstruction;
+  return name == "kl" ? metrics.kl : metrics.neg_elbo;
+}
+
+EarlyStopping::State selection_in(const Metadata& metadata) {
+  const EarlyStopping::State state{.best = metadata.real("selection.best"),
+                                   .best_step = metadata.integer("selection.best_step"),
+                                   .bad = metadata.integer("selection.bad")};
+  if (std::isnan(state.best) || state.best_step < -1 || state.bad < 0)
+    metadata.refuse("has an impossible selection");
+  return state;
+}
+
+PlateauLearningRate::State plateau_in(const Metadata& metadata) {
+  const PlateauLearningRate::State state{.lr = metadata.real("plateau.lr"),
+                                         .best = metadata.real("plateau.best"),
+                                         .bad = metadata.integer("plateau.bad"),
+                                         .cooldown = metadata.integer("plateau.cooldown")};
+  if (!(state.lr >= 0 && std::isfinite(state.lr)) || std::isnan(state.best) || state.bad < 0 ||
+      state.cooldown < 0)
+    metadata.refuse("has an impossible plateau");
+  return state;
+}
+
+// What column 1 of the hyper-parameters is at each step.
+KlWeight kl_weight(const ObjectiveConfig& objective) {
+  const WarmupConfig& warmup = objective.warmup;
+  if (objective.type == "capacity")
+    return objective.capacity_steps > 0
+               ? KlWeight::linear(objective.capacity, objective.capacity_steps)
+               : KlWeight::constant(objective.capacity);
+  if (warmup.type == "linear") return KlWeight::linear(objective.beta, warmup.steps);
+  if (warmup.type == "cyclical")
+    return KlWeight::cyclical(objective.beta, warmup.steps, warmup.cycles, warmup.rise);
+  return KlWeight::constant(objective.beta);
 }
 
 }  // namespace
@@ -112,32 +232,38 @@ TrainingPosition training_position(const TensorFile& checkpoint) {
   return position;
 }
 
+std::optional<EarlyStopping::State> recorded_selection(const TensorFile& checkpoint) {
+  if (!checkpoint.metadata.contains("selection.best_step")) return std::nullopt;
+  const EarlyStopping::State state = selection_in(Metadata(checkpoint, checkpoint.source));
+  if (state.best_step < 0) return std::nullopt;
+  return state;
+}
+
 InputSpec input_spec(const Dataset& dataset, const DataConfig& config) {
   InputSpec spec;
   spec.channels = dataset.image.channels;
   spec.height = dataset.image.height;
   spec.width = dataset.image.width;
-  spec.dtype = DType::u8;
-  if (config.scale == "none") {
+  spec.dtype = data_type(dataset);
+  spec.binarise = config.binarise;
+  spec.dequantise = config.dequantise;
+  spec.transforms = config.encoder_transform;
+  const bool bytes = spec.dtype == DType::u8;
+  if (config.dequantise && !bytes)
+    throw Error(Status::input, "`data.dequantise` of data that are no bytes", dataset.path.string(),
+                "leave it out: reals have no levels to fill up");
+  if (!bytes) require_real(dataset, config.scale == "unit");
+  if (config.scale == "none" || (config.scale == "unit" && !bytes)) {
     spec.scale = 1.0;
   } else if (config.scale == "standardise") {
     if (!dataset.train) {
       throw Error(Status::input, "no training split to standardise by", dataset.path.string(),
                   "use a data folder that has one, or data.scale = \"unit\"");
     }
-    // Sums of integers up to 255 and 255^2 are exact in 64 bits.
-    std::uint64_t sum = 0;
-    std::uint64_t squares = 0;
-    const auto pixels = dataset.train->images->as<std::uint8_t>();
-    for (const std::uint64_t pixel : pixels) {
-      sum += pixel;
-      squares += pixel * pixel;
-    }
-    const auto n = static_cast<double>(pixels.size());
-    const double mean = static_cast<double>(sum) / n;
-    const double variance = static_cast<double>(squares) / n - mean * mean;
+    const auto [mean, variance] =
+        bytes ? moments_of_bytes(*dataset.train->images) : moments_of_reals(*dataset.train->images);
     if (!(variance > 0)) {
-      throw Error(Status::input, "all pixels of the training split are equal",
+      throw Error(Status::input, "all values of the training split are equal",
                   dataset.path.string(), "use data.scale = \"unit\"");
     }
     spec.shift = mean;
@@ -176,6 +302,11 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
     throw Error(Status::input, "the data has no training split", dataset_->path.string(),
                 "give a folder with train-images-idx3-ubyte[.gz]");
   }
+  require_targets(*dataset_, model_);
+  if ((config.data.validation.any() || config.data.folds > 0) && !dataset_->validation) {
+    throw Error(Status::usage, "the rows for validation are not apart from those for training",
+                "data.validation, data.folds", "give the trainer hold_out(dataset, config)");
+  }
   const DatasetSplit& split = *dataset_->train;
   const std::int64_t rows = split.size();
   if (batch_ > rows) {
@@ -183,7 +314,12 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
                 "a batch of " + format_count(batch_) + " from " + format_count(rows) + " samples",
                 "--batch-size, train.batch_size", "choose at most " + format_count(rows));
   }
+  if (config_.objective.type == "beta_tc" && config_.objective.dataset == 0)
+    config_.objective.dataset = rows;
   last_rows_ = config.train.drop_last ? 0 : rows % batch_;
+  if (last_rows_ == 1 && config.objective.type == "beta_tc" && config.objective.estimator == "mss")
+    throw Error(Status::usage, "the last batch of an epoch has one row, and no strata",
+                "train.drop_last", "leave train.drop_last = true, or choose another batch size");
   steps_per_epoch_ = rows / batch_ + (last_rows_ > 0 ? 1 : 0);
 
   device_.check(options_.compile);
@@ -192,7 +328,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
     // Worth it where a run costs more to launch than to wait for.
     const bool graphs = device_.info().name.starts_with("cuda") && options_.compile.exec != "eager";
     const ResidentSource whole(split);
-    const Graph one = model_.training_graph(training_spec(config_, rows, batch_, whole, 1));
+    const Graph one = model_.training_graph(spec_of(config_, rows, batch_, whole, 1));
     const std::int64_t full = rows / batch_;
     if (options_.compile.exec == "persistent" && device_.unfit(one, options_.compile).empty())
       options_.compile.steps = static_cast<int>(std::min<std::int64_t>(full, most_in_a_launch));
@@ -201,6 +337,14 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
     else
       options_.compile.steps = 1;
   }
+  labels_ = labels_for(model_, split, dataset_->path.string(), Told::training);
+  if (labels_ && options_.stream_rows > 0)
+    throw Error(Status::usage, "a conditional model with a streamed data set", "stream_rows",
+                "keep the data resident");
+  weights_ = training_weights(config.data, split, dataset_->path.string());
+  if (!weights_.empty() && options_.stream_rows > 0)
+    throw Error(Status::usage, "weights of rows with a streamed data set", "stream_rows",
+                "keep the data resident");
   const std::int64_t steps = options_.compile.steps;
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   if (options_.stream_rows > 0) {
@@ -214,21 +358,27 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   const auto compile = [&](std::int64_t batch, int unrolled) {
     CompileOptions compile_options = options_.compile;
     compile_options.steps = unrolled;
-    return device_.compile(
-        model_.training_graph(training_spec(config_, rows, batch, *source_, steps)), *store_,
-        compile_options);
+    return device_.compile(model_.training_graph(spec_of(config_, rows, batch, *source_, steps)),
+                           *store_, compile_options);
   };
   const bool resident = options_.stream_rows <= 0;
   if (resident) static_cast<void>(store_->share(store_name::data, split.images));
-  const bool tested = dataset_->test && dataset_->test->size() > 0;
-  const std::string test_data = tested ? store_name::eval_data(dataset_->test->size()) : "";
-  if (tested) static_cast<void>(store_->share(test_data, dataset_->test->images));
+  if (config.train.ema > 0) average_ = device_.make_store();
+  Store& shown = average_ ? *average_ : *store_;
+  std::vector<const DatasetSplit*> evaluated;
+  for (const auto* apart : {&dataset_->test, &dataset_->validation})
+    if (*apart && (*apart)->size() > 0) evaluated.push_back(&**apart);
+  // Rows of one number have one name, under which they then change places: no memory to share.
+  if (evaluated.size() < 2 || evaluated[0]->size() != evaluated[1]->size())
+    for (const DatasetSplit* apart : evaluated)
+      static_cast<void>(shown.share(store_name::eval_data(apart->size()), apart->images));
   program_ = compile(batch_, options_.compile.steps);
   if (steps > 1) single_ = compile(batch_, 1);
   if (last_rows_ > 0) last_ = compile(last_rows_, 1);
   // Initial weights and checkpoints are copies in the host's memory.
   if (const auto there = device_.free_bytes(); there && device_.info().name == "cpu") {
-    const std::int64_t copies = 3 * model_.parameter_count() * std::int64_t{sizeof(float)};
+    const std::int64_t each = config.train.ema > 0 ? 4 : 3;
+    const std::int64_t copies = each * model_.parameter_count() * std::int64_t{sizeof(float)};
     if (copies > *there)
       throw Error(Status::device,
                   fmt::format("not enough memory: {} for a checkpoint of the weights and moments, "
@@ -237,26 +387,27 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
                   "cpu", "use a smaller model");
   }
 
-  model_.load(*store_, model_.initial_weights(seed), "initial weights");
-  if (const double v0 = config.train.optimizer.v0; v0 != 0.0) {
-    for (const ParameterSpec& spec : model_.parameters()) {
-      Tensor moment(DType::f32, spec.shape);
-      std::ranges::fill(moment.as<float>(), static_cast<float>(v0));
-      store_->write(std::string(v_prefix) + spec.name, moment);
-    }
-  }
-  Tensor hyper(DType::f64, Shape{steps, 2});
-  for (std::int64_t s = 0; s < steps; ++s) {
-    hyper.as<double>()[static_cast<std::size_t>(2 * s)] = config.train.lr;
-    hyper.as<double>()[static_cast<std::size_t>(2 * s + 1)] = config.objective.beta;
-  }
-  store_->write(store_name::hyper, device.info().real == DType::f64 ? hyper : hyper.to(DType::f32));
+  start_from(initial_weights(model_, config_, *dataset_), "initial weights");
+  ScheduleConfig& schedule = config_.train.schedule;
+  if (schedule.type == "cosine" && schedule.steps == 0)
+    schedule.steps = config.train.epochs * steps_per_epoch_;  // whatever the epochs become
+  prefixes_ = update_rule(config.train.optimizer).prefixes();
+  rate_ = learning_rate(config_.train, steps_per_epoch_);
+  kl_weight_ = kl_weight(config.objective);
+  plateau_ = plateau_of(config_.train);
+  selection_ = EarlyStopping(config.train.early_stopping.patience);
+  scheduled_ = config.train.schedule.type != "constant" || config.train.schedule.warmup > 0 ||
+               config.objective.warmup.type != "none" ||
+               (config.objective.type == "capacity" && config.objective.capacity_steps > 0);
+  hyper_steps_ = steps;
+  write_hyper();
   set_commit(true);
 
-  if (tested) {
+  for (const DatasetSplit* apart : evaluated) {
+    const bool tests = dataset_->test && apart == &*dataset_->test;
     try {
-      test_ = std::make_unique<Evaluator>(device_, *store_, model_, *dataset_->test, seed,
-                                          options_.compile);
+      (tests ? test_ : validation_) = std::make_unique<Evaluator>(
+          device_, shown, model_, *apart, seed, options_.compile, config_.objective);
     } catch (const Error& error) {
       if (error.status() != Status::device) throw;
       throw Error(Status::device,
@@ -265,7 +416,11 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   }
   const Clock::time_point start = Clock::now();
   if (resident) bind_window(split.images);
-  if (tested) store_->bind(test_data, dataset_->test->images);
+  if (labels_) store_->bind(store_name::labels, labels_);
+  write_labelled(*store_, config_, split);
+  show_weights(*store_, config.data, weights_);
+  for (const DatasetSplit* apart : evaluated)
+    shown.bind(store_name::eval_data(apart->size()), apart->images);
   upload_seconds_ = seconds_since(start);
 }
 
@@ -283,12 +438,24 @@ void Trainer::bind_window(std::shared_ptr<const Tensor> rows) {
   bound_ = std::move(rows);
 }
 
+// The learning rate and beta of the steps from here on, a row for each that a program unrolls.
+void Trainer::write_hyper() {
+  Tensor hyper(DType::f64, Shape{hyper_steps_, 2});
+  for (std::int64_t s = 0; s < hyper_steps_; ++s) {
+    hyper.as<double>()[static_cast<std::size_t>(2 * s)] = rate_.value(step_ + s);
+    hyper.as<double>()[static_cast<std::size_t>(2 * s + 1)] = kl_weight_.value(step_ + s);
+  }
+  store_->write(store_name::hyper,
+                device_.info().real == DType::f64 ? hyper : hyper.to(DType::f32));
+}
+
 // Shows the device the rows and the counters of the next `steps` steps of `rows` rows in all.
 void Trainer::prepare(std::int64_t rows) {
   const std::int64_t epoch = step_ / steps_per_epoch_;
   const std::int64_t position = step_ % steps_per_epoch_ * batch_;
   const Window window = source_->window(epoch, position, rows);
   if (window.rows != bound_) bind_window(window.rows);
+  if (scheduled_) write_hyper();
   const std::array<std::int64_t, 5> clock{config_.train.seed, step_, epoch, position, window.base};
   store_->write(store_name::clock, Tensor(Shape{5}, std::span<const std::int64_t>(clock)));
 }
@@ -329,8 +496,13 @@ Trainer::WarmUp Trainer::warm_up() {
 }
 
 [[noreturn]] void Trainer::diverged(const std::string& what) const {
-  throw Error(Status::diverged, what, "training",
-              fmt::format("lower train.lr (now {})", config_.train.lr));
+  std::string mend = fmt::format("lower train.lr (now {})", config_.train.lr);
+  // Counts reach where no network's weights of the usual size lead.
+  const auto is_log1p = [](const TransformConfig& t) { return t.type == "log1p"; };
+  if (likelihood_target(config_.model.likelihood.type) == LikelihoodTarget::counts &&
+      std::ranges::none_of(config_.data.encoder_transform, is_log1p))
+    mend += ", or set data.encoder_transform = [\"log1p\"]: the encoder sees counts as they are";
+  throw Error(Status::diverged, what, "training", mend);
 }
 
 std::vector<StepResult> Trainer::run(std::int64_t steps) {
@@ -416,9 +588,70 @@ void Trainer::require_finite_state(const std::vector<NamedTensor>& tensors) cons
 
 std::vector<NamedTensor> Trainer::weights() const {
   require_collected();
-  std::vector<NamedTensor> tensors = model_.save(*store_);
+  std::vector<NamedTensor> tensors = evaluated_weights();
   require_finite_state(tensors);
   return tensors;
+}
+
+// Averages begin as the weights do.
+void Trainer::start_from(const std::vector<NamedTensor>& weights, std::string_view where) {
+  model_.load(*store_, weights, where);
+  if (!average_) return;
+  std::vector<NamedTensor> averages = model_.save(*store_, store_name::ema);
+  for (NamedTensor& average : averages) {
+    const auto of = std::ranges::find_if(weights, [&](const NamedTensor& weight) {
+      return average.name == store_name::ema + weight.name;
+    });
+    average.tensor = of->tensor;
+  }
+  model_.load(*store_, averages, where, store_name::ema);
+}
+
+// What is frozen, and running statistics, have no average: they are as they are.
+std::vector<NamedTensor> Trainer::evaluated_weights() const {
+  std::vector<NamedTensor> tensors = model_.save(*store_);
+  if (!average_) return tensors;
+  for (NamedTensor& average : model_.save(*store_, store_name::ema)) {
+    const auto weight = std::ranges::find_if(tensors, [&](const NamedTensor& tensor) {
+      return average.name == store_name::ema + tensor.name;
+    });
+    weight->tensor = std::move(average.tensor);
+  }
+  return tensors;
+}
+
+Inherited Trainer::inherit(const TensorFile& file) {
+  require_collected();
+  if (step_ > 0)
+    throw Error(Status::usage, "weights of another run after the first step", file.source,
+                "take them before training");
+  Inherited inherited;
+  std::vector<NamedTensor> weights = model_.save(*store_);
+  for (NamedTensor& own : weights) {
+    const auto found = std::ranges::find_if(
+        file.tensors, [&](const NamedTensor& named) { return named.name == own.name; });
+    const bool counts = own.tensor.dtype() == DType::i64;
+    if (found == file.tensors.end()) {
+      inherited.own.push_back(own.name + " (not there)");
+    } else if (!(found->tensor.shape() == own.tensor.shape())) {
+      inherited.own.push_back(fmt::format("{} {} (there {})", own.name, own.tensor.shape().str(),
+                                          found->tensor.shape().str()));
+    } else if (counts != (found->tensor.dtype() == DType::i64)) {
+      inherited.own.push_back(
+          fmt::format("{} (there {})", own.name, name_of(found->tensor.dtype())));
+    } else {
+      own.tensor = counts ? found->tensor : found->tensor.to(DType::f32);
+      inherited.taken.push_back(own.name);
+    }
+  }
+  for (const NamedTensor& named : file.tensors)
+    if (std::ranges::find(inherited.taken, named.name) == inherited.taken.end())
+      inherited.unused.push_back(named.name);
+  if (inherited.taken.empty())
+    throw Error(Status::input, "no tensor fits this model by its name and shape", file.source,
+                "give the run of a model that has layers in common with this one");
+  start_from(weights, file.source);
+  return inherited;
 }
 
 void Trainer::stop() noexcept {
@@ -444,9 +677,12 @@ std::int64_t Trainer::memory_bytes() const {
   std::int64_t bytes = program_->arena_bytes() + program_->shadow_bytes();
   if (single_) bytes += single_->arena_bytes();
   if (last_) bytes += last_->arena_bytes();
-  if (test_) bytes += test_->arena_bytes();
+  for (const Evaluator* evaluator : {test_.get(), validation_.get()})
+    if (evaluator != nullptr) bytes += evaluator->arena_bytes();
   const auto real = static_cast<std::int64_t>(size_of(device_.info().real));
-  return bytes + 3 * real * model_.parameter_count();
+  // An average, and what evaluation reads.
+  const auto states = static_cast<std::int64_t>(prefixes_.size()) + (average_ ? 2 : 0);
+  return bytes + (1 + states) * real * model_.parameter_count();
 }
 
 Metrics Trainer::epoch_metrics() const {
@@ -458,29 +694,61 @@ Metrics Trainer::epoch_metrics() const {
   metrics.reconstruction = sums_.reconstruction / n;
   metrics.kl = sums_.kl / n;
   metrics.neg_elbo = metrics.reconstruction + metrics.kl;
+  metrics.autoencoder = model_.autoencoder();
   return metrics;
 }
 
 std::optional<Metrics> Trainer::evaluate_test() {
+  return evaluate(test_.get(), "test");
+}
+
+std::optional<Metrics> Trainer::evaluate_validation() {
+  return evaluate(validation_.get(), "validation");
+}
+
+std::optional<Metrics> Trainer::evaluate(Evaluator* evaluator, std::string_view split) {
   require_collected();
-  if (!test_) return std::nullopt;
+  if (evaluator == nullptr) return std::nullopt;
+  if (average_) model_.load(*average_, evaluated_weights(), "averaged weights");
   try {
-    return test_->metrics(config_.objective.beta);
+    return evaluator->metrics();
   } catch (const Error& error) {
     if (error.status() != Status::diverged) throw;
-    diverged(fmt::format("the test figures are not finite after step {}", format_count(step_)));
+    diverged(
+        fmt::format("the {} figures are not finite after step {}", split, format_count(step_)));
   }
+}
+
+bool Trainer::observe(const Metrics& validation) {
+  require_collected();
+  const double value = figure(validation, config_.train.early_stopping.metric);
+  if (plateau_) {
+    plateau_->observe(value);
+    follow_plateau();
+  }
+  return selection_.observe(step_, value);
+}
+
+void Trainer::follow_plateau() {
+  TrainConfig now = config_.train;
+  now.lr = plateau_->value();
+  rate_ = learning_rate(now, steps_per_epoch_);
 }
 
 TensorFile Trainer::checkpoint() const {
   require_collected();
   TensorFile file;
-  for (const std::string_view prefix : {std::string_view(), m_prefix, v_prefix}) {
+  std::vector<std::string> prefixes = {""};
+  prefixes.insert(prefixes.end(), prefixes_.begin(), prefixes_.end());
+  if (average_) prefixes.emplace_back(store_name::ema);
+  for (const std::string& prefix : prefixes) {
     for (NamedTensor& named : model_.save(*store_, prefix)) {
       file.tensors.push_back(std::move(named));
     }
   }
   require_finite_state(file.tensors);
+  if (config_.train.clip_norm > 0)
+    file.tensors.push_back({store_name::skipped, store_->read(store_name::skipped)});
   file.metadata = {{checkpoint_format, "1"},
                    {"execution", execution()},
                    {"step", std::to_string(step_)},
@@ -491,6 +759,22 @@ TensorFile Trainer::checkpoint() const {
                    {"epoch.loss", exact(sums_.loss)},
                    {"epoch.reconstruction", exact(sums_.reconstruction)},
                    {"epoch.kl", exact(sums_.kl)}};
+  if (dataset_->validation) {
+    const EarlyStopping::State& state = selection_.state();
+    file.metadata["selection.best"] = exact(state.best);
+    file.metadata["selection.best_step"] = std::to_string(state.best_step);
+    file.metadata["selection.bad"] = std::to_string(state.bad);
+    if (!dataset_->validation_sha256.empty())
+      file.metadata["validation.sha256"] = dataset_->validation_sha256;
+  }
+  if (!weights_.empty()) file.metadata["weights.sha256"] = weights_sha256(weights_);
+  if (plateau_) {
+    const PlateauLearningRate::State& state = plateau_->state();
+    file.metadata["plateau.lr"] = exact(state.lr);
+    file.metadata["plateau.best"] = exact(state.best);
+    file.metadata["plateau.bad"] = std::to_string(state.bad);
+    file.metadata["plateau.cooldown"] = std::to_string(state.cooldown);
+  }
   if (std::string tuning = program_->tuning(); !tuning.empty()) {
     file.metadata["tuning"] = std::move(tuning);
   }
@@ -516,18 +800,54 @@ void Trainer::restore(const TensorFile& file, std::string_view where) {
   if (metadata.text("data.sha256") != dataset_->sha256) {
     metadata.refuse("was made with other data (SHA-256 " + metadata.text("data.sha256") + ")");
   }
+  if (const std::string& other = dataset_->validation_sha256;
+      !other.empty() && metadata.text("validation.sha256") != other) {
+    metadata.refuse("was made with other validation data (SHA-256 " +
+                    metadata.text("validation.sha256") + ")");
+  }
+  if (!weights_.empty() && metadata.text("weights.sha256") != weights_sha256(weights_))
+    metadata.refuse("was made with other data.weights");
+  std::optional<EarlyStopping::State> selection;
+  if (dataset_->validation) selection = selection_in(metadata);
+  std::optional<PlateauLearningRate::State> plateau;
+  if (plateau_) plateau = plateau_in(metadata);
   const Sums sums{.n = n,
                   .loss = metadata.real("epoch.loss"),
                   .reconstruction = metadata.real("epoch.reconstruction"),
                   .kl = metadata.real("epoch.kl")};
 
+  // What belongs to an optimiser begins with its name, whichever it is.
+  const std::string own = prefixes_.empty() ? "" : prefixes_[0].substr(0, prefixes_[0].find('.'));
   std::vector<NamedTensor> weights;
+  const Tensor* skipped = nullptr;
   for (const NamedTensor& named : file.tensors) {
-    if (!named.name.starts_with("adam.")) weights.push_back(named);
+    if (named.name == store_name::skipped) {
+      skipped = &named.tensor;
+    } else if (named.name.starts_with("encoder.") || named.name.starts_with("decoder.") ||
+               named.name.starts_with("likelihood.") || named.name.starts_with("prior.") ||
+               named.name.starts_with("classifier.")) {
+      weights.push_back(named);
+    } else if (average_ && named.name.starts_with(store_name::ema)) {
+      continue;
+    } else if (own.empty() || !named.name.starts_with(own + ".")) {
+      metadata.refuse("holds `" + named.name + "`, which train.optimizer = " +
+                      config_.train.optimizer.type + " has no use for");
+    }
+  }
+  if (config_.train.clip_norm > 0) {
+    if (skipped == nullptr || !(skipped->shape() == Shape{1}) || skipped->dtype() != DType::i64)
+      metadata.refuse("has no count of skipped steps, which train.clip_norm wants");
+    store_->write(store_name::skipped, *skipped);
   }
   model_.load(*store_, weights, where);
-  model_.load(*store_, starting_with(file, m_prefix), where, m_prefix);
-  model_.load(*store_, starting_with(file, v_prefix), where, v_prefix);
+  for (const std::string& prefix : prefixes_)
+    model_.load(*store_, starting_with(file, prefix), where, prefix);
+  if (average_) model_.load(*store_, starting_with(file, store_name::ema), where, store_name::ema);
+  if (selection) selection_.restore(*selection);
+  if (plateau) {
+    plateau_->restore(*plateau);
+    follow_plateau();
+  }
   step_ = step;
   sums_ = sums;
 }

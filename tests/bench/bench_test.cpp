@@ -20,6 +20,11 @@
 namespace cuvae {
 namespace {
 
+const Config& defaults() {
+  static const Config config;
+  return config;
+}
+
 using Json = nlohmann::json;
 
 #ifdef __SANITIZE_ADDRESS__
@@ -50,7 +55,7 @@ TEST_F(BenchTest, TheDefaultModelHasElevenProducts) {
 
 // What a bare `cuvae bench --json` prints, from few repeats.
 TEST_F(BenchTest, TheStepOfTheDefaultModel) {
-  const BenchReport report = bench(Config{}, nullptr, *device_, {.repeats = 3, .steps = 5});
+  const BenchReport report = bench(defaults(), nullptr, *device_, {.repeats = 3, .steps = 5});
   const Json json = Json::parse(bench_json(report));
   EXPECT_EQ(json.at("schema"), 1);
   EXPECT_EQ(json.at("device"), "cpu");
@@ -234,7 +239,7 @@ TEST_F(BenchTest, PeersOfASuite) {
     rows.push_back(all.back());
   };
   const auto data = test::blob_dataset(200, 10, 28);
-  const BenchReport report = bench(Config{}, data, *device_, options);
+  const BenchReport report = bench(defaults(), data, *device_, options);
   EXPECT_TRUE(report.complete);
   ASSERT_EQ(rows.size(), 3U);
   for (std::size_t i = 0; i < 2; ++i) {
@@ -377,7 +382,7 @@ TEST_F(BenchTest, EpochsTellWhatIsPaidOnce) {
 TEST_F(BenchTest, WideModelsAndTheirLimits) {
   const auto data = test::blob_dataset(64, 10, 8);
   const BenchReport report =
-      bench(Config{}, data, *device_,
+      bench(defaults(), data, *device_,
             {.suite = "wide", .repeats = 1, .steps = 1, .batches = {8}, .widths = {32, 48}});
   const Json rows = Json::parse(bench_json(report)).at("results");
   ASSERT_EQ(rows.size(), 2U);
@@ -398,7 +403,7 @@ TEST_F(BenchTest, WideModelsAndTheirLimits) {
                          .precisions = {"fp32", precision}};
     options.on_row = [](const BenchReport&) { ADD_FAILURE() << "something was measured"; };
     try {
-      static_cast<void>(bench(Config{}, data, *device_, options));
+      static_cast<void>(bench(defaults(), data, *device_, options));
       ADD_FAILURE() << precision << " was taken";
     } catch (const Error& error) {
       EXPECT_EQ(error.status(), Status::usage);
@@ -410,7 +415,7 @@ TEST_F(BenchTest, WideModelsAndTheirLimits) {
 
 TEST_F(BenchTest, RowsThatTakeTooLongSaySo) {
   const BenchReport report =
-      bench(Config{}, test::blob_dataset(600, 10, 28), *device_,
+      bench(defaults(), test::blob_dataset(600, 10, 28), *device_,
             {.suite = "step", .repeats = 1, .steps = 3, .batches = {16, 512}, .longest = 1e-9});
   for (const StepBench& step : report.steps) {
     EXPECT_NE(step.skipped.find("a repeat of 3 steps"), std::string::npos) << step.skipped;
@@ -481,7 +486,7 @@ TEST(BenchData, HasWhatIsTrainedOn) {
 // As `cuvae decode` and `encode` do it, in several programs.
 TEST_F(BenchTest, MoreRowsThanOneProgramTakes) {
   const Json rows =
-      Json::parse(bench_json(bench(Config{}, test::blob_dataset(2300, 10, 8), *device_,
+      Json::parse(bench_json(bench(defaults(), test::blob_dataset(2300, 10, 8), *device_,
                                    {.suite = "decode", .repeats = 1, .batches = {1000, 2300}})))
           .at("results");
   ASSERT_EQ(rows.size(), 4U);
@@ -539,7 +544,7 @@ TEST_F(BenchTest, ReplicasBesideOne) {
 TEST_F(BenchTest, TheStepSuiteTakesTheBatchesThatFit) {
   const auto data = test::blob_dataset(1100, 10, 8);
   const Json json = Json::parse(
-      bench_json(bench(Config{}, data, *device_, {.suite = "step", .repeats = 1, .steps = 2})));
+      bench_json(bench(defaults(), data, *device_, {.suite = "step", .repeats = 1, .steps = 2})));
   ASSERT_EQ(json.at("results").size(), 5U);
   EXPECT_EQ(json.at("results")[1].at("batch"), 1024);
   EXPECT_GT(json.at("results")[1].at("step_ms").get<double>(), 0);
@@ -552,7 +557,7 @@ TEST_F(BenchTest, TheStepSuiteTakesTheBatchesThatFit) {
 TEST_F(BenchTest, RefusesUnknownSuitesAndNegativeCounts) {
   const auto refusal = [&](const BenchOptions& options) -> std::string {
     try {
-      static_cast<void>(bench(Config{}, test::blob_dataset(200, 1), *device_, options));
+      static_cast<void>(bench(defaults(), test::blob_dataset(200, 1), *device_, options));
     } catch (const Error& error) {
       EXPECT_EQ(error.status(), Status::usage);
       return error.what();

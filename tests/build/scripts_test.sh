@@ -84,6 +84,12 @@ no_rights() {
     "set -euo pipefail; source '$tree/scripts/lib.sh'; install_packages absent1 present1 absent2"
 }
 expect 1 "apt-get install absent1 absent2" no_rights
+# What is only data stops nothing.
+no_data() {
+  PATH="$place/fake:$place/bare" bash -c \
+    "set -euo pipefail; source '$tree/scripts/lib.sh'; install_data absent1; echo on >&2"
+}
+expect 0 "going on without absent1" no_data
 
 # A GPU and its driver without nvcc: the CPU build, and how to get CUDA.
 expect 0 "install CUDA 13" with_lib \

@@ -8,6 +8,7 @@ import importlib.machinery
 import importlib.util
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,7 @@ class MachineCode(Temporary):
     """nvdisasm is a fake that prints what stands in the cubin."""
 
     TENSOR = "_ZN5cuvae3gpu4gemmINS0_6TensorINS0_4Tf32EEEEEvPf"  # gemm<Tensor<Tf32> >(float*)
+    IMPLICIT = "_ZN5cuvae3gpu8convolveINS0_6TensorINS0_4Tf32EEEEEvPf"
     PLAIN = "_ZN5cuvae3gpu4elboEPf"
     GOOD = ("@!P0 LDGSTS.E.BYPASS.128.ZFILL [R1], [R2.64]", "HMMA.1688.F32.TF32 R4, R8, R9, R4",
             "LDG.E R3, [R2.64]", "@P0 STG.E [R2.64], R3", "LDGDEPBAR", "LDS R1, [R2]", "STS [R2], R1",
@@ -82,6 +84,15 @@ class MachineCode(Temporary):
             done = self.check({self.TENSOR: code})
             self.assertEqual(done.returncode, 1, words)
             self.assertEqual(done.stderr, f"machine-code: gemm<Tensor<Tf32> >: {words}\n")
+
+    def test_an_implicit_product_copies_element_by_element(self):
+        narrow = [line.replace("LDGSTS.E.BYPASS.128.ZFILL", "LDGSTS.E") for line in self.GOOD]
+        done = self.check({self.IMPLICIT: narrow})
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        for kernel in (self.IMPLICIT, self.TENSOR):
+            done = self.check({kernel: [line for line in self.GOOD if "LDGSTS" not in line]})
+            self.assertEqual(done.returncode, 1)
+            self.assertTrue(done.stderr.endswith(": no asynchronous copy\n"), done.stderr)
 
     def test_no_products_is_no_pass(self):
         done = self.check({self.PLAIN: self.GOOD[2:]})
@@ -242,6 +253,63 @@ class Plot(Temporary):
         self.assertEqual(self.run_tool(self.SCRIPT, path).returncode, 3)
         path.write_text('{"results": []}')
         self.assertEqual(self.run_tool(self.SCRIPT, path).returncode, 3)
+
+
+class Pitfalls(Temporary):
+    """tests/pitfalls.md and the table of tutorial bugs name tests that there are."""
+
+    def setUp(self):
+        super().setUp()
+        self.tests = set()
+        for path in (ROOT / "tests").rglob("*.cpp"):
+            self.tests.update(
+                ".".join(name) for name in re.findall(
+                    r"TEST(?:_F|_P)?\(\s*(\w+),\s*(\w+)\s*\)", path.read_text()))
+
+    def exists(self, name):
+        suite, test = name.split(".")
+        if test == "*":
+            return any(one.startswith(suite + ".") for one in self.tests)
+        return name in self.tests or re.match(r"Likelihoods\.Golden(InFloat)?_[a-z_]+$", name)
+
+    def test_every_pitfall_has_tests_that_exist(self):
+        rows = re.findall(r"^\| (\d+) \|.*\| (.*) \|$",
+                          (ROOT / "tests/pitfalls.md").read_text(), re.MULTILINE)
+        self.assertEqual([int(number) for number, _ in rows], [*range(1, 24)])
+        for number, tests in rows:
+            names = re.findall(r"`(\w+\.[\w*]+)`", tests)
+            if int(number) not in (16, 17, 18, 19, 22):  # of what there is not here
+                self.assertTrue(names, number)
+            for name in names:
+                self.assertTrue(self.exists(name), name)
+        for name in ("Pitfall1.IsNotThere", "NoSuite.*"):
+            self.assertFalse(self.exists(name), name)
+
+    def test_every_tutorial_bug_is_guarded(self):
+        bugs = load(ROOT / "bench/tutorial_bugs.py")
+        self.assertEqual(sorted(bugs.GUARDS), sorted(bugs.WRONG))
+        self.assertEqual("".join(sorted(bugs.GUARDS)), "abcdefghijk")
+        for names in bugs.GUARDS.values():
+            for name in names:
+                self.assertTrue(self.exists(name), name)
+        # The table of the README is the measured one.
+        measured = (ROOT / "bench/results/tutorial-bugs.md").read_text()
+        table = measured[measured.index("| mistake"):].strip()
+        self.assertIn(table, (ROOT / "README.md").read_text())
+
+    def test_arithmetic_of_the_table(self):
+        bugs = load(ROOT / "bench/tutorial_bugs.py")
+        self.assertEqual(bugs.sigmoid32(16.7), 1.0)
+        self.assertLess(bugs.sigmoid32(16.5), 1.0)
+        self.assertIn("17.33", bugs.log_of_zero()[3])
+        self.assertIn("16.1 by", bugs.log_of_zero()[3])
+        self.assertIn("88.7", bugs.explosion()[3])
+        path = self.place / "x.npy"
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }".ljust(117) + "\n"
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") +
+                         header.encode() + b"\x00\x00\x80?\x00\x00\x00@")
+        shape, values = bugs.npy(path)
+        self.assertEqual((shape, list(values)), ((2, 1), [1.0, 2.0]))
 
 
 if __name__ == "__main__":

@@ -60,27 +60,31 @@ host_code | check 'raw shared memory outside kernels/device' '(^|[^A-Za-z0-9_])_
 # backends implement and others use.
 declare -A arrows=(
   [src/base]='base'
+  [src/likelihoods]='likelihoods base'
   [src/graph]='graph base'
   [src/api]='api graph base'
-  [src/ops]='ops graph base'
-  [src/cpu]='cpu ops graph api base'
+  [src/ops]='ops graph likelihoods base'
+  [src/cpu]='cpu ops graph likelihoods api base'
   [src/cuda]='cuda ops graph api kernels base'
   [src/simt]='simt cuda kernels kernels/device base'
   [src/device]='device cpu cuda simt api base'
   [src/io]='io base'
-  [src/config]='config base'
+  [src/layers]='layers graph base'
+  [src/config]='config data layers likelihoods base'
   [src/data]='data base'
-  [src/model]='model config graph io api base'
-  [src/train]='train model graph config data io device api base'
+  [src/model]='model config layers likelihoods graph io api base'
+  [src/evaluation]='evaluation layers graph data io api base'
+  [src/train]='train evaluation model graph ops likelihoods config data io device api base'
   [src/bench]='bench train model config data io cpu graph device api base'
-  [src/cli]='cli bench train model graph config data io device api base'
+  [src/cli]='cli bench train evaluation model graph config data io device api base'
   [kernels/device]='kernels/device'
-  [kernels]='kernels kernels/device cuda ops base'
+  [kernels]='kernels kernels/device cuda ops likelihoods base'
 )
 declare -A headers=(
   [error]=base [rng]=base [tensor]=base [tuning]=base [version]=base [graph]=graph [device]=api [model]=model
-  [dataset]=data [config]=config [image]=io [npy]=io [safetensors]=io
-  [trainer]=train [run]=train [compare]=train [bench]=bench
+  [dataset]=data [layer]=layers [config]=config [image]=io [npy]=io [safetensors]=io
+  [trainer]=train [run]=train [compare]=train [schedule]=train [sampling]=train [fitted_prior]=train [bench]=bench
+  [evaluation]=evaluation [probe]=evaluation [sample_quality]=evaluation [classifier]=evaluation
 )
 # The one exception: the enumerators of the graph's operators are the rows of the operators' list.
 exception='^src/graph/op\.(h|cpp) ops/ops\.def$'

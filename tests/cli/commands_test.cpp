@@ -340,6 +340,140 @@ TEST_F(Commands, SamplesArePicturesOrArrays) {
   ASSERT_EQ(in_folder({"sample", "run", "--out", "s.png"}).status, 0);
   EXPECT_GE(read_png(folder_ / "s.png").width, 8 * 8);
   expect_refused(in_folder({"sample", "run", "--out", "no/such/folder/s.png"}), 1, "no/such");
+  // Before any work: not even the run is looked at.
+  for (const Args& args :
+       {Args{"sample", "nowhere", "--out", "no/such/s.png"},
+        Args{"reconstruct", "nowhere", "--out", "no/such/r.png"},
+        Args{"encode", "nowhere", "--out", "no/such/z.npy"},
+        Args{"decode", "nowhere", "--latents", "z.npy", "--out", "no/such/x.npy"},
+        Args{"score", "nowhere", "--out", "no/such/s.csv"},
+        Args{"info", "--config", "nowhere", "--dump-plan", "no/such/p.dot"}})
+    expect_refused(in_folder(args), 1, "no/such");
+}
+
+TEST_F(Commands, SamplesOfAFittedPrior) {
+  ASSERT_EQ(train("run").status, 0);
+  ASSERT_EQ(in_folder({"sample", "run", "--count", "9", "--out", "prior.npy"}).status, 0);
+  for (const char* kind : {"gaussian", "gmm"}) {
+    const std::string out = std::string(kind) + ".npy";
+    EXPECT_EQ(json_of({"sample", "run", "--count", "9", "--fit-prior", kind, "--out", out})
+                  .at("fitted_prior")
+                  .at("kind"),
+              kind);
+    EXPECT_NE(file_bytes(folder_ / out), file_bytes(folder_ / "prior.npy"));
+  }
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"--components", "3"},
+                                             {"--data", "data"},
+                                             {"--fit-prior", "gaussian", "--components", "3"}}) {
+    std::vector<std::string> args = {"sample", "run", "--out", "x.npy"};
+    args.insert(args.end(), more.begin(), more.end());
+    expect_refused(in_folder(args), 2, "without what it is for");
+  }
+  expect_refused(in_folder({"sample", "run", "--fit-prior", "cauchy", "--out", "x.npy"}), 2,
+                 "gaussian or gmm");
+  expect_refused(in_folder({"sample", "run", "--label", "3", "--out", "x.npy"}), 2, "--label");
+}
+
+TEST_F(Commands, AnAutoencoderHasNoBoundToShow) {
+  const ProcessResult result = train("run", {"--set", "objective.type=autoencoder"});
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(result.out, "test reconstruction ");
+  expect_contains(result.err, "epoch 1/2  train reconstruction ");
+  const ProcessResult eval = in_folder({"eval", "run"});
+  expect_contains(eval.out, "an autoencoder gives no likelihood");
+  const ProcessResult info = in_folder({"info", "run"});
+  const ProcessResult two =
+      train("two", {"--set", "objective.type=autoencoder", "--replicas", "2"});
+  expect_contains(two.out, "test reconstruction ");
+  for (const ProcessResult* each : {&result, &eval, &info, &two}) {
+    EXPECT_EQ(each->status, 0) << each->err;
+    for (const char* word : {"neg_elbo", "kl "})
+      EXPECT_EQ((each->out + each->err).find(word), std::string::npos) << each->out << each->err;
+  }
+}
+
+// Classes are 0 to 9, and a model may know of more.
+TEST_F(Commands, ALabelThatNoRowHadIsNoted) {
+  ASSERT_EQ(train("run", {"--quiet", "--set", "model.condition.on=label", "--set",
+                          "model.condition.classes=12"})
+                .status,
+            0);
+  const std::string note = "note: no training row has the label 11";
+  const ProcessResult unseen =
+      in_folder({"sample", "run", "--count", "2", "--label", "11", "--out", "s.npy"});
+  EXPECT_EQ(unseen.status, 0) << unseen.err;
+  EXPECT_EQ(lines_with(unseen.err, note), 1) << unseen.err;
+  const ProcessResult seen =
+      in_folder({"sample", "run", "--count", "2", "--label", "9", "--out", "s.npy"});
+  EXPECT_EQ(seen.status, 0);
+  EXPECT_EQ(lines_with(seen.err, "note: "), 0) << seen.err;
+  ASSERT_EQ(in_folder({"encode", "run", "--out", "z.npy"}).status, 0);
+  const ProcessResult decoded =
+      in_folder({"decode", "run", "--latents", "z.npy", "--label", "11", "--out", "x.npy"});
+  EXPECT_EQ(lines_with(decoded.err, note), 1) << decoded.err;
+  expect_refused(in_folder({"sample", "run", "--label", "12", "--out", "s.npy"}), 2, "no label 12");
+}
+
+TEST_F(Commands, BitsAreToldOfLevelsAndDequantisedBytes) {
+  ASSERT_EQ(
+      train("levels", {"--quiet", "--set", "model.likelihood={type=\"categorical\",classes=16}"})
+          .status,
+      0);
+  const ProcessResult levels = in_folder({"eval", "levels"});
+  expect_contains(levels.out, "likelihood      categorical (16 levels)\n");
+  expect_contains(levels.out, " (of the 16 values, not of bytes)\n");
+  EXPECT_TRUE(json_of({"eval", "levels"}).at("bits_per_dim").is_number());
+  const Args gaussian = {"--quiet", "--set", "model.likelihood.type=gaussian"};
+  ASSERT_EQ(train("plain", gaussian).status, 0);
+  expect_contains(in_folder({"eval", "plain"}).out, "data.dequantise = true");
+  Args more = gaussian;
+  more.insert(more.end(), {"--set", "data.dequantise=true"});
+  ASSERT_EQ(train("filled", more).status, 0);
+  const Json json = json_of({"eval", "filled"});
+  EXPECT_NEAR(json.at("bits_per_dim").get<double>(),
+              8 + json.at("neg_elbo").get<double>() / (64 * std::log(2.0)), 1e-9);
+  const ProcessResult info = in_folder({"info", "--config", "small.toml", "--set",
+                                        "model.likelihood={type=\"categorical\",classes=16}"});
+  expect_contains(info.out, "1024");
+  expect_refused(train("bad", {"--set", "data.dequantise=true"}), 2, "`data.dequantise`");
+  expect_refused(train("bad", {"--data", "synthetic:dense-100?n=100", "--set",
+                               "model.likelihood.type=categorical"}),
+                 3, "wants a label from 0 to 255");
+}
+
+// Latents are the seed's whatever the label; without one the labels come in turn.
+TEST_F(Commands, SamplesOfALabel) {
+  ASSERT_EQ(
+      train("run", {"--set", "model.condition.on=label", "--set", "model.condition.classes=10"})
+          .status,
+      0);
+  const auto sample = [&](const std::string& out, Args more) {
+    Args args = {"sample", "run", "--count", "10", "--seed", "4", "--out", out};
+    args.insert(args.end(), more.begin(), more.end());
+    return json_of(args);
+  };
+  EXPECT_EQ(sample("threes.npy", {"--label", "3"}).at("label"), 3);
+  EXPECT_EQ(sample("fours.npy", {"--label", "4"}).at("label"), 4);
+  EXPECT_TRUE(sample("all.npy", {}).at("label").is_null());
+  const Tensor threes = read_npy(folder_ / "threes.npy");
+  const Tensor fours = read_npy(folder_ / "fours.npy");
+  const Tensor all = read_npy(folder_ / "all.npy");
+  ASSERT_EQ(threes.shape(), Shape({10, 8, 8}));
+  const auto apart = [](const Tensor& a, const Tensor& b, std::size_t row) {
+    double most = 0;
+    for (std::size_t i = row * 64; i < (row + 1) * 64; ++i)
+      most = std::max(most, std::abs(double{a.as<float>()[i]} - double{b.as<float>()[i]}));
+    return most;
+  };
+  for (std::size_t row = 0; row < 10; ++row) {
+    EXPECT_GT(apart(threes, fours, row), 1e-3);
+    EXPECT_EQ(apart(all, threes, row) < 1e-6, row == 3) << row;
+    EXPECT_EQ(apart(all, fours, row) < 1e-6, row == 4) << row;
+  }
+  (void)sample("threes.png", {"--label", "3"});
+  EXPECT_GE(read_png(folder_ / "threes.png").width, 8 * 2);
+  expect_refused(in_folder({"sample", "run", "--label", "10", "--out", "x.npy"}), 2, "--label");
 }
 
 TEST_F(Commands, ReconstructionsStandBesideTheirOriginals) {
@@ -435,6 +569,26 @@ TEST_F(Commands, CompareJudges) {
   EXPECT_GE(drift.at("drift").size(), 1U);
 }
 
+// In double the same steps give other last digits, and nothing but those.
+TEST_F(Commands, CompareComputesInDouble) {
+  const auto losses = [&](const std::string& out, const Args& more) {
+    Args args = {"compare", "small.toml", "--steps", "3", "--device", "cpu", "--export", out};
+    args.insert(args.end(), more.begin(), more.end());
+    const ProcessResult result = in_folder(args);
+    EXPECT_EQ(result.status, 0) << result.err;
+    return read_npy(folder_ / out / "losses.npy");
+  };
+  const Tensor single = losses("single", {});
+  const Tensor wide = losses("wide", {"--double"});
+  const double a = single.as<double>()[6];
+  const double b = wide.as<double>()[6];  // the third step's loss
+  EXPECT_NE(a, b);
+  EXPECT_NEAR(a, b, 1e-4 * std::abs(b));
+  EXPECT_NE(static_cast<double>(static_cast<float>(b)), b);  // more digits than a float has
+  expect_refused(in_folder({"compare", "small.toml", "--double", "--reference", "cpu"}), 2,
+                 "--reference cpu64");
+}
+
 TEST_F(Commands, CompareExportsWhatAnotherFrameworkNeeds) {
   json_of({"compare", "small.toml", "--steps", "2", "--export", "parity"});
   EXPECT_EQ(read_npy(folder_ / "parity/batches.npy").shape(), Shape({2, 32}));
@@ -450,6 +604,58 @@ TEST_F(Commands, InfoTellsWhatARunHolds) {
   // (64+1)*16 + (16+1)*8 + (4+1)*16 + (16+1)*64
   EXPECT_EQ(json.at("parameters"), 65 * 16 + 17 * 8 + 5 * 16 + 17 * 64);
   expect_contains(in_folder({"info", "run"}).out, "trained     2 of 2 epochs");
+}
+
+TEST_F(Commands, DrawnDataNeedNoFile) {
+  const std::string source = "synthetic:linear-gaussian?n=128&test=40";
+  const Args set = {"--set", "data.scale=none", "--set", "model.likelihood.type=gaussian"};
+  Args args = {"train", "small.toml", "--data", source, "--out", "run"};
+  args.insert(args.end(), set.begin(), set.end());
+  const ProcessResult trained = in_folder(args);
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  expect_contains(trained.err, "no pictures: the data are 16 features");
+  expect_contains(in_folder({"info", "run"}).out,
+                  source + " (reals, mean + W z + noise: the best likelihood");
+  EXPECT_EQ(json_of({"eval", "run"}).at("samples"), 40);
+  EXPECT_EQ(json_of({"eval", "run", "--data", source + "&seed=1"}).at("samples"), 40);
+
+  // Arrays, and no pictures.
+  (void)json_of({"sample", "run", "--count", "3", "--out", "s.npy"});
+  EXPECT_EQ(read_npy(folder_ / "s.npy").shape(), Shape({3, 16}));
+  (void)json_of({"reconstruct", "run", "--count", "5", "--out", "r.npy"});
+  EXPECT_EQ(read_npy(folder_ / "r.npy").shape(), Shape({2, 5, 16}));
+  (void)json_of({"encode", "run", "--out", "z.npy"});
+  EXPECT_EQ(read_npy(folder_ / "z.npy").shape(), Shape({40, 4}));
+  (void)json_of({"decode", "run", "--latents", "z.npy", "--out", "x.npy"});
+  EXPECT_EQ(read_npy(folder_ / "x.npy").shape(), Shape({40, 16}));
+  ASSERT_EQ(in_folder({"score", "run", "--out", "s.csv"}).status, 0);
+  for (const Args& picture :
+       {Args{"sample", "run", "--out", "x.png"}, Args{"reconstruct", "run", "--out", "x.png"},
+        Args{"decode", "run", "--latents", "z.npy", "--out", "x.png"}}) {
+    expect_refused(in_folder(picture), 2,
+                   "the data are 16 features, which make no picture (PNG): write .npy instead");
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "x.png"));
+
+  Args about = {"info", "--config", "small.toml", "--data", source};
+  about.insert(about.end(), set.begin(), set.end());
+  const Json info = json_of(about);
+  EXPECT_EQ(info.at("data").at("train"), 128);
+  EXPECT_EQ(info.at("data").at("dtype"), "f32");
+  EXPECT_EQ(info.at("data").at("sha256").get<std::string>().size(), 64U);
+  EXPECT_NEAR(info.at("kl_weight_beside_mse").get<double>(), 2.0 / 16, 1e-12);
+  expect_contains(in_folder(about).out, "mean squared error + 0.125 KL");
+  const Json shapes = json_of({"info", "--config", "small.toml", "--data", "synthetic:shapes"});
+  EXPECT_EQ(shapes.at("data").at("classes"), 3);
+  EXPECT_EQ(shapes.at("data").at("factors").size(), 5U);
+  EXPECT_TRUE(shapes.at("kl_weight_beside_mse").is_null());
+
+  expect_refused(in_folder({"train", "small.toml", "--data", "synthetic:shape"}), 2,
+                 "did you mean `synthetic:shapes`?");
+  expect_refused(in_folder({"train", "small.toml", "--data", "synthetic:shapes?N=3"}), 2,
+                 "unknown parameter `N`");
+  expect_refused(in_folder({"train", "small.toml", "--data", source}), 3,
+                 "`data.scale` = \"unit\" takes from 0 to 1 only");
 }
 
 TEST_F(Commands, BenchGivesItsFigures) {

@@ -50,18 +50,42 @@ TEST(Progress, RatesHaveUnits) {
   EXPECT_NE(unknown.find("? samples/s  ? left"), std::string::npos) << unknown;
 }
 
+// An autoencoder has no bound, and no KL term.
+TEST(Progress, OfAnAutoencoderThereIsItsReconstruction) {
+  TrainProgress p;
+  p.epoch = p.epochs = p.step = p.steps = 1;
+  p.train = {.loss = 80.5, .neg_elbo = 80.5, .reconstruction = 80.5, .autoencoder = true};
+  const std::string line = render_progress(p, 200);
+  EXPECT_NE(line.find("reconstruction 80.50"), std::string::npos) << line;
+  EXPECT_EQ(line.find("neg_elbo"), std::string::npos) << line;
+  EXPECT_EQ(line.find("kl"), std::string::npos) << line;
+  EvaluationEvent event;
+  event.epoch = event.epochs = 1;
+  event.train = p.train;
+  event.test = p.train;
+  event.test->loss = 40.25;
+  event.seconds = 2.5;
+  EXPECT_EQ(render_evaluation(event),
+            "epoch 1/1  train reconstruction 80.50  test 80.50, loss 40.25  (2.50 s in all)");
+}
+
 TEST(Progress, EvaluationIsOneLine) {
   EvaluationEvent event;
   event.epoch = 2;
   event.epochs = 5;
-  event.train = {.neg_elbo = 110.125, .reconstruction = 86.0, .kl = 24.125};
+  event.train = {.loss = 110.125, .neg_elbo = 110.125, .reconstruction = 86.0, .kl = 24.125};
   event.seconds = 2.5;
   EXPECT_EQ(render_evaluation(event),
             "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  (2.50 s in all)");
-  event.test = Metrics{.neg_elbo = 111.5, .reconstruction = 87.0, .kl = 24.5};
+  event.test = Metrics{.loss = 111.5, .neg_elbo = 111.5, .reconstruction = 87.0, .kl = 24.5};
   EXPECT_EQ(render_evaluation(event),
             "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  "
             "test 111.50 = 87.00 + kl 24.50  (2.50 s in all)");
+  event.test->loss = 123.25;  // beta = 1.5, say
+  EXPECT_EQ(render_evaluation(event),
+            "epoch 2/5  train neg_elbo 110.12 = 86.00 + kl 24.12  "
+            "test 111.50 = 87.00 + kl 24.50, loss 123.25  (2.50 s in all)");
+  event.test->loss = 111.5;
   event.replicas = 8;
   event.train_sd = 0.25;
   event.test_sd = 0.5;

@@ -13,6 +13,7 @@
 
 #include "cli/process.h"
 #include "cuvae/config.h"
+#include "cuvae/dataset.h"
 #include "support/synthetic.h"
 
 namespace cuvae::test {
@@ -36,9 +37,9 @@ void expect_refused(const ProcessResult& result, int status, const std::string& 
   expect_contains(result.err, part);
 }
 
-const std::vector<std::string> command_names = {"train",   "eval",   "sample",  "reconstruct",
-                                                "encode",  "decode", "score",   "bench",
-                                                "compare", "info",   "presets", "init"};
+const std::vector<std::string> command_names = {
+    "train", "eval",    "sample", "reconstruct", "encode", "decode", "score",
+    "bench", "compare", "info",   "presets",     "init",   "probe"};
 
 TEST(Shell, EveryCommandHasHelpWithExamplesFirst) {
   for (const std::string& name : command_names) {
@@ -139,7 +140,7 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
       {{"train", "--set", "train.lrr=1"},
        2,
        "unknown key `train.lrr` (--set train.lrr): did you mean `train.lr`?"},
-      {{"train", "--set", "objective.type=iwae"}, 2, "is not available in this version"},
+      {{"train", "--set", "objective.type=iwaee"}, 2, "did you mean \"iwae\"?"},
       {{"train", "--preset", "mnist-mpl"}, 2, "did you mean \"mnist-mlp\"?"},
       {{"train", "none.toml"}, 3, "no such configuration file (none.toml)"},
       {{"train", "mnist-mlp"}, 3, "did you mean --preset mnist-mlp?"},
@@ -176,6 +177,10 @@ TEST(Shell, BadUsageIsOneLineWithAMend) {
       {{"encode", "x", "--out", "z.csv"}, 2, "give X.npy"},
       {{"decode", "x", "--out", "x.png"}, 2, "--latents is missing"},
       {{"score", "x", "--out", "s.npy"}, 2, "give X.csv"},
+      {{"eval", "x", "--mi-rows", "-1"}, 2, "(--mi-rows)"},
+      {{"eval", "x", "--kid-samples", "many"}, 2, "(--kid-samples)"},
+      {{"probe", "x", "--restarts", "0"}, 2, "(--restarts)"},
+      {{"probe", "x", "--seed", "-1"}, 2, "(--seed)"},
       {{"compare", "--mode", "stpe"}, 2, "did you mean `step`?"},
       {{"compare", "--reference", "gpu"}, 2, "`gpu` is not known (--reference)"},
       {{"compare", "--steps", "0"}, 2, "(--steps)"},
@@ -272,6 +277,26 @@ TEST(Shell, FlagsOfTestsAreNotShown) {
   EXPECT_EQ(near.err.find("did you mean"), std::string::npos) << near.err;
 }
 
+TEST(Shell, InfoTellsWhatEachLayerMakes) {
+  const TemporaryFolder folder;
+  const ProcessOptions here{.folder = folder.path().string()};
+  const Args args = {"info", "--preset", "keras-conv"};
+  const ProcessResult result = run(args, here);
+  ASSERT_EQ(result.status, 0) << result.err;
+  expect_contains(result.out, "\n    encoder.0       conv2d, relu  32 x 28 x 28\n");
+  expect_contains(result.out, "\n    encoder.1       max_pool2d    32 x 14 x 14\n");
+  expect_contains(result.out, "\n    encoder.logvar  linear        2\n");
+  expect_contains(result.out, "\n    decoder.out     conv2d        1 x 28 x 28\n");
+  Args with_json = args;
+  with_json.emplace_back("--json");
+  const Json network = Json::parse(run(with_json, here).out).at("network");
+  ASSERT_EQ(network.size(), 11U);
+  EXPECT_EQ(network[0].at("parameters"), 320);
+  std::int64_t all = 0;
+  for (const Json& layer : network) all += layer.at("parameters").get<std::int64_t>();
+  EXPECT_EQ(all, 39653);
+}
+
 TEST(Shell, ColumnsOfWideLayersStandBelowEachOther) {
   const TemporaryFolder folder;
   const ProcessResult result =
@@ -299,7 +324,8 @@ TEST(Shell, ControlCodesInNamesDoNotReachTheTerminal) {
 TEST(Shell, InitPrintsAConfigurationThatMeansThePreset) {
   const ProcessResult init = run({"init"});
   EXPECT_EQ(init.status, 0);
-  EXPECT_EQ(parse_config(init.out, "init"), Config{});
+  const Config standard;
+  EXPECT_EQ(parse_config(init.out, "init"), standard);
   expect_contains(init.out, "# ");
   for (const Preset& preset : presets()) {
     const ProcessResult text = run({"init", "--preset", preset.name});
@@ -318,6 +344,13 @@ TEST(Shell, PresetsAreListed) {
   for (const Preset& preset : presets()) {
     expect_contains(text.out, preset.name);
     expect_contains(text.out, preset.summary);
+  }
+  ASSERT_EQ(json.at("sources").size(), data_sources().size());
+  for (const DataSource& source : data_sources()) {
+    expect_contains(text.out, source.name);
+    expect_contains(text.out, source.doc);
+    for (const DataSource::Parameter& parameter : source.parameters)
+      expect_contains(text.out, parameter.name + "=" + parameter.standard);
   }
 }
 

@@ -197,6 +197,27 @@ std::vector<float> everything(const Loops<float>& l) {
     keep(w);
     keep(m);
     keep(v);
+    results.push_back(static_cast<float>(l.sum_squares(n, a.data())));
+    // Every optimiser with all of its states, and with as few as it can do with.
+    const auto optimize = [&](auto of, auto loop, const Attrs& attrs) {
+      using O = decltype(of);
+      const OptimizerSetting<O> setting = optimizer_of<O>(attrs);
+      std::vector<std::vector<float>> states;
+      for (int k = 0; k < O::state_count; ++k) states.push_back(unit);
+      float* at[O::state_count];
+      for (int k = 0; k < O::state_count; ++k)
+        at[k] = setting.own.keeps(k) ? states[static_cast<std::size_t>(k)].data() : nullptr;
+      (l.*loop)(n, setting.template step<float>(0.01, 7), b.data(), w.data(), at);
+      keep(w);
+      for (const auto& state : states) keep(state);
+    };
+    for (const Attrs& attrs :
+         {Attrs{},
+          Attrs{{"momentum", 0.9}, {"centered", std::int64_t{1}}, {"weight_decay", 0.1}}}) {
+#define CUVAE_OPTIMIZER(name, Type) optimize(Type{}, &Loops<float>::name, attrs);
+#include "ops/optimizers.def"
+#undef CUVAE_OPTIMIZER
+    }
   }
   return results;
 }

@@ -62,7 +62,8 @@ CudaKernel prepare(CudaNode& node) {
   state->scratch.resize(static_cast<std::size_t>(on_cpu.scratch) + 64);
   state->shared.resize(static_cast<std::size_t>(on_cpu.shared) + 64);
   constexpr bool gathers = op == Op::gather || op == Op::linear_gather_activation ||
-                           op == Op::linear_gather_nll || op == Op::linear_gather_wgrad_adam;
+                           op == Op::linear_gather_nll || op == Op::linear_gather_wgrad_adam ||
+                           op == Op::one_hot || op == Op::label_rows;
   state->fault = op == Op::batch_index ? FaultKind::position
                  : gathers             ? FaultKind::row
                                        : FaultKind::key;

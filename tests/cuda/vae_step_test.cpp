@@ -77,5 +77,28 @@ TEST(VaeStepRecognition, RefusesALayerWithAnOptimiserOfItsOwn) {
   }
 }
 
+// The path draws its rows by the shuffle only.
+TEST(VaeStepRecognition, RefusesRowsDrawnByTheirWeight) {
+  Graph graph = training_step();
+  const Value keep = graph.input("keep", DType::i64, Shape{32});
+  const Value other = graph.input("other", DType::i64, Shape{32});
+  Rewriter rewriter(graph);
+  int changed = 0;
+  for (const Node& node : graph.nodes()) {
+    if (node.op != Op::batch_index) {
+      rewriter.copy(node);
+      continue;
+    }
+    std::vector<Value> inputs = node.inputs;
+    inputs.insert(inputs.end(), {keep, other});
+    rewriter.add(node.op, node.name, inputs, node.attrs, node.outputs);
+    ++changed;
+  }
+  EXPECT_EQ(changed, 1);
+  const RecognisedStep recognised = recognise(rewriter.finish().graph);
+  EXPECT_FALSE(recognised.step);
+  EXPECT_NE(recognised.reason.find("by their weight"), std::string::npos) << recognised.reason;
+}
+
 }  // namespace
 }  // namespace cuvae::cuda

@@ -87,6 +87,25 @@ TEST(BatchSources, GiveTheSameRows) {
   }
 }
 
+TEST(BatchSources, GiveTheSameRowsOfReals) {
+  auto reals = std::make_shared<Tensor>(DType::f32, Shape{70, 3});
+  for (std::size_t i = 0; i < 210; ++i) reals->as<float>()[i] = 0.1F * static_cast<float>(i) - 7;
+  const DatasetSplit split{.images = reals, .labels = {}};
+  StreamingSource streaming(split, 5, true, 32);
+  for (const std::int64_t epoch : {0, 3}) {
+    const Shuffle order(5, static_cast<std::uint64_t>(epoch), 70);
+    for (std::int64_t position = 0; position < 70; position += 10) {
+      const Window window = streaming.window(epoch, position, 10);
+      ASSERT_EQ(window.rows->dtype(), DType::f32);
+      ASSERT_EQ(window.rows->shape(), (Shape{32, 3}));
+      for (std::int64_t p = position; p < position + 10; ++p) {
+        for (std::int64_t f = 0; f < 3; ++f)
+          EXPECT_EQ(window.rows->item((p - window.base) * 3 + f), reals->item(order(p) * 3 + f));
+      }
+    }
+  }
+}
+
 TEST(BatchSources, OrderDependsOnSeedEpochAndShuffle) {
   const DatasetSplit split = split_of(300);
   const auto rows = [&](std::uint64_t seed, std::int64_t epoch, bool shuffle) {

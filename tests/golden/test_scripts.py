@@ -13,6 +13,7 @@ import gzip
 import importlib.util
 import io
 import json
+import math
 import os
 import struct
 import subprocess
@@ -27,9 +28,13 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 PEERS = os.path.join(ROOT, "bench", "peers")
 sys.path.insert(0, PEERS)
 sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(ROOT, "bench"))
 
 import torch  # noqa: E402
+import free_runs  # noqa: E402
+import idx  # noqa: E402
 import make_mnist_mlp  # noqa: E402
+import torch_presets  # noqa: E402
 import torch_vae  # noqa: E402
 
 INPUT, HIDDEN, LATENT, BATCH, STEPS, SAMPLES = 36, 20, 3, 8, 120, 50
@@ -542,6 +547,54 @@ class Curve(unittest.TestCase):
             self.assertLess(last["neg_elbo"], first["neg_elbo"])
             self.assertAlmostEqual(last["neg_elbo"], last["reconstruction"] + last["kl"], places=9)
         self.assertEqual(curve["mean"][0]["epoch"], 1)
+
+
+class FreeRuns(unittest.TestCase):
+    """What free runs are made of and judged by."""
+
+    def test_a_part_is_written_as_it_is_read(self):
+        random = np.random.default_rng(0)
+        with tempfile.TemporaryDirectory() as source, tempfile.TemporaryDirectory() as part:
+            images = {}
+            for split, stem in (("train", "train"), ("test", "t10k")):
+                images[split] = random.integers(0, 256, (7, 28, 28), np.uint8)
+                write_idx(os.path.join(source, stem + "-images-idx3-ubyte.gz"), images[split])
+                write_idx(os.path.join(source, stem + "-labels-idx1-ubyte.gz"),
+                          np.arange(7, dtype=np.uint8))
+            idx.write_part(source, part, 64, {"train": 5, "test": 2}, change=lambda x: x // 2)
+            for split, rows in (("train", 5), ("test", 2)):
+                large = idx.read_images(part, split).reshape(rows, 64, 64)
+                for dy, dx in ((4, 4), (5, 4), (4, 5), (5, 5)):
+                    inner = large[:, dy:60:2, dx:60:2]
+                    np.testing.assert_array_equal(inner, images[split][:rows] // 2)
+                self.assertEqual(int(large[:, :4].sum()) + int(large[:, :, 60:].sum()), 0)
+                np.testing.assert_array_equal(idx.read_labels(part, split), np.arange(rows))
+
+    def test_rates_are_those_of_the_papers_code(self):
+        rates = [torch_presets.iwae_rate(1e-3, epoch) for epoch in range(3280)]
+        for stage in range(8):
+            expected = round(10 ** (1 - stage / 7), 1) * 1e-4
+            held = [rate for rate in rates if abs(rate - expected) < 1e-9]
+            self.assertEqual(len(held), 3 ** stage)
+
+    def test_the_table_is_judged_by_its_limits(self):
+        def runs(preset, ours, theirs):
+            return [{"preset": preset, "data": "mnist", "side": side, "seed": seed, "epochs": 5,
+                     "neg_elbo": value} for side, values in (("cuvae", ours), ("pytorch", theirs))
+                    for seed, value in enumerate(values)]
+
+        def judged(*arguments):
+            return free_runs.table(runs(*arguments), [arguments[0]], ["mnist"], [0, 1, 2], 5)
+
+        lines, notes, good = judged("mnist-mlp", [100, 101, 102], [101, 101.5, 103])
+        self.assertTrue(good)
+        self.assertIn("| 101.00 (1.00) | 101.83 (1.04) | -0.83 | 0.83 | 1 | yes |", lines[2])
+        self.assertFalse(judged("mnist-mlp", [100, 101, 102], [101, 102.5, 103])[2])
+        self.assertTrue(judged("keras-conv", [100, 101, 102], [101, 102.5, 103])[2])
+        self.assertFalse(judged("keras-conv", [100, 101, math.nan], [101, 102.5, 103])[2])
+        lines, notes, good = judged("mnist-mlp", [100, 101, 102], [101, 101.5])
+        self.assertEqual(len(lines), 2)
+        self.assertIn("cuvae 100.00, 101.00, 102.00; PyTorch 101.00, 101.50)", notes[0])
 
 
 class Environment(unittest.TestCase):

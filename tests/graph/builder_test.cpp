@@ -214,6 +214,47 @@ TEST_F(Builder, Renames) {
   EXPECT_TRUE(has(error_of(Status::usage, [&] { g.rename(y, ""); }), "to nothing"));
 }
 
+TEST(AddUpdate, MakesTheStatesOfItsOptimiser) {
+  Graph g;
+  const Value w = g.parameter("w", Shape{3, 4});
+  const Value dw = g.input("dw", DType::f32, Shape{3, 4});
+  const Value hyper = g.input("hyper", DType::f32, Shape{1, 2});
+  const Value clock = g.input("clock", DType::i64, Shape{5});
+  const Value commit = g.input("commit", DType::i64, Shape{1});
+  const auto states = [](std::string_view op, const Attrs& attrs) {
+    std::string all;
+    for (const StateSpec& state : optimizer_states(op, attrs))
+      all += state.slot + "=" + std::to_string(static_cast<int>(10 * state.initial)) + " ";
+    return all;
+  };
+  EXPECT_EQ(states("adam", {{"v0", 1.0}}), "m=0 v=10 ");
+  EXPECT_EQ(states("sgd", {}), "");
+  EXPECT_EQ(states("sgd", {{"momentum", 0.9}}), "momentum=0 ");
+  EXPECT_EQ(states("rmsprop", {}), "square=0 ");
+  EXPECT_EQ(states("rmsprop", {{"momentum", 0.9}}), "square=0 momentum=0 ");
+  EXPECT_EQ(states("rmsprop", {{"momentum", 0.9}, {"centered", std::int64_t{1}}}),
+            "square=0 mean=0 momentum=0 ");
+  EXPECT_EQ(states("adagrad", {{"initial_accumulator", 0.1}}), "sum=1 ");
+  EXPECT_EQ(states("iwae_adam", {}), "m=0 v=10 ");
+
+  const auto next =
+      add_update(g, "adagrad", w, dw, hyper, clock, commit, {{"initial_accumulator", 0.5}});
+  EXPECT_EQ(g[next[0]].name, "adagrad.w.w");
+  EXPECT_EQ(g.latest(w), next[0]);
+  const Value sum = g.find("adagrad.sum.w");
+  ASSERT_TRUE(sum);
+  EXPECT_EQ(g.root(next[1]), sum);
+  EXPECT_EQ(g[sum].initial, 0.5);
+  EXPECT_EQ(g[sum].storage, Storage::state);
+  EXPECT_TRUE(
+      has(error_of(Status::usage, [&] { add_update(g, "scale", w, dw, hyper, clock, commit, {}); }),
+          "no optimiser"));
+  EXPECT_TRUE(has(error_of(Status::usage, [&] { static_cast<void>(optimizer_states("sgdd", {})); }),
+                  "did you mean `sgd`?"));
+  EXPECT_TRUE(has(error_of(Status::usage, [&] { g.state("n", DType::i64, Shape{1}, 1); }),
+                  "the state `n`"));
+}
+
 TEST(OpTable, HasEveryOperatorUnderItsOwnName) {
   ASSERT_EQ(all_ops().size(), static_cast<std::size_t>(Op::count));
   for (std::size_t i = 0; i < all_ops().size(); ++i) {

@@ -680,6 +680,67 @@ TEST(FuseLinearWgradAdam, NotWhereTheGradientIsNeeded) {
   EXPECT_EQ(fused(bias_read.g), (Ops{"linear_wgrad", "adam", "adam", "scale"}));
 }
 
+// Clipping, or a flag that waits for the norm alone, wants all gradients before any update.
+TEST(FuseLinearWgradAdam, NotWhereTheNormOfAllGradientsDecides) {
+  for (const bool clips : {true, false}) {
+    for (const char* optimizer : {"adam", "sgd", "rmsprop"}) {
+      Layer l;
+      Graph& g = l.g;
+      const Value dy = g.input("dy", DType::f32, Shape{4, 6});
+      const auto grads = g.add("linear_wgrad", "wgrad", {dy, l.x}, {{"bias", std::int64_t{1}}});
+      const Value skipped = g.state("skipped", DType::i64, Shape{1});
+      const auto clip = g.add("clip_norm", "clip", {l.commit, skipped, grads[0], grads[1]},
+                              {{"limit", clips ? 1.0 : 0.0}});
+      Ops wanted{"linear_wgrad", "clip_norm"};
+      const Value weights[] = {l.w, l.b};
+      for (std::size_t i = 0; i < 2; ++i) {
+        Value gradient = grads[i];
+        if (clips) {
+          const std::string name = "clipped." + g[weights[i]].name;
+          gradient = g.apply("scale_by", name, {gradient, clip[1]});
+          wanted.emplace_back("scale_by");
+        }
+        add_update(g, optimizer, weights[i], gradient, l.hyper, l.clock, clip[2], {});
+        wanted.emplace_back(optimizer);
+      }
+      EXPECT_EQ(fused(g), wanted);
+      check_plan(make_plan(fuse(g).graph, {}));
+    }
+  }
+}
+
+// Other optimisers have no fused form, and need none.
+TEST(FuseLinearWgradAdam, LeavesOtherOptimisersAlone) {
+  Layer l;
+  const Value dy = l.g.input("dy", DType::f32, Shape{4, 6});
+  const auto grads = l.g.add("linear_wgrad", "wgrad", {dy, l.x}, {{"bias", std::int64_t{1}}});
+  add_update(l.g, "sgd", l.w, grads[0], l.hyper, l.clock, l.commit, {{"momentum", 0.9}});
+  add_update(l.g, "sgd", l.b, grads[1], l.hyper, l.clock, l.commit, {{"momentum", 0.9}});
+  EXPECT_EQ(fused(l.g), (Ops{"linear_wgrad", "sgd", "sgd"}));
+  check_plan(make_plan(fuse(l.g).graph, {}));
+}
+
+// What the update of adam may be told besides its betas goes with it.
+TEST(FuseLinearWgradAdam, KeepsEveryAttribute) {
+  Layer l;
+  const Value dy = l.g.input("dy", DType::f32, Shape{4, 6});
+  const auto grads = l.g.add("linear_wgrad", "wgrad", {dy, l.x}, {{"bias", std::int64_t{0}}});
+  const Attrs attrs = {{"eps", 1e-4},
+                       {"eps_hat", std::int64_t{1}},
+                       {"v0", 1.0},
+                       {"weight_decay", 0.1},
+                       {"decoupled", std::int64_t{1}}};
+  add_update(l.g, "adam", l.w, grads[0], l.hyper, l.clock, l.commit, attrs);
+  const Rewritten result = fuse(l.g);
+  ASSERT_EQ(op_names(result.graph), (Ops{"linear_wgrad_adam"}));
+  EXPECT_EQ(result.graph.nodes()[0].attrs, attrs);
+  EXPECT_EQ(result.graph[result.graph.find("adam.v.w")].initial, 1);
+  const Rewritten back = lower(result.graph, [](const Graph&, const Node& node) {
+    return node.op == Op::adam || node.op == Op::linear_wgrad;
+  });
+  EXPECT_EQ(back.graph.nodes().back().attrs, attrs);
+}
+
 TEST(FuseLinearWgradAdam, NotWhereTheUpdatesDiffer) {
   EXPECT_EQ(fused(Update(true, 0.5).g), (Ops{"linear_wgrad", "adam", "adam"}));
 }

@@ -212,6 +212,10 @@ std::vector<Data> compute(const Graph& graph, const Node& node, const std::vecto
       each([&](std::size_t) { return total; });
       break;
     }
+    case Op::log_count: {
+      each([&](std::size_t i) { return std::log(std::max(real(0)[i], 1.0)); });
+      break;
+    }
     case Op::detach: *y = real(0); break;
     case Op::sample: {
       const std::int64_t d = shape(0)[1];

@@ -56,6 +56,17 @@ TEST(Plan, ReusesOneBufferInPlaceAlongAChain) {
   check_plan(plan);
 }
 
+TEST(Plan, AReshapeMovesNothingWhereNothingElseReadsItsInput) {
+  Graph g;
+  const Value x = g.input("x", DType::f32, Shape{2, 3, 4, 5});
+  const Value a = g.apply("activation", "a", {x}, with_tanh);
+  const Value flat = g.apply("reshape", "flat", {a}, {{"shape", std::string("2,60")}});
+  g.output(flat);
+  const Plan plan = make_plan(g);
+  EXPECT_EQ(plan.place(0, a).offset, plan.place(0, flat).offset);
+  check_plan(plan);
+}
+
 TEST(Plan, DoesNotWriteInPlaceWhatIsStillRead) {
   Chain chain;
   chain.g.output(chain.g.apply("add", "late", {chain.d, chain.b}));
@@ -353,7 +364,14 @@ TEST(Plan, RefusesMoreStepsThanRowsOfHyperParameters) {
 // An operator that takes hyper-parameters says which input they are.
 TEST(Plan, EveryReaderOfHyperParametersIsChecked) {
   const Op readers[] = {
-      Op::fill, Op::scale, Op::adam, Op::linear_wgrad_adam, Op::elbo, Op::linear_gather_wgrad_adam};
+      Op::fill,         Op::scale,
+      Op::adam,         Op::linear_wgrad_adam,
+      Op::elbo,         Op::linear_gather_wgrad_adam,
+      Op::capacity_gap, Op::capacity_gap_grad,
+#define CUVAE_OPTIMIZER(name, Type) Op::name,
+#include "ops/optimizers.def"
+#undef CUVAE_OPTIMIZER
+  };
   for (const OpDef* def : all_ops()) {
     const bool reads =
         std::find(std::begin(readers), std::end(readers), def->op) != std::end(readers);

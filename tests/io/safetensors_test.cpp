@@ -8,6 +8,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <span>
 
 #include "io/io_testing.h"
 
@@ -88,6 +89,19 @@ TEST_F(Safetensors, WritesTheGoldenBytes) {
   write_safetensors(path_, golden_file());
   EXPECT_EQ(get(path_), golden());
   EXPECT_EQ(folder_.names(), std::vector<std::string>{"weights.safetensors"});
+}
+
+TEST_F(Safetensors, ParsesBytesInMemory) {
+  const std::string bytes = golden();
+  const TensorFile file = parse_safetensors(std::as_bytes(std::span(bytes)), "the golden bytes");
+  expect_equal(file, golden_file());
+  EXPECT_EQ(file.source, "the golden bytes");
+  for (const std::size_t size :
+       {std::size_t{0}, std::size_t{7}, std::size_t{20}, bytes.size() - 1}) {
+    expect_error(Status::input, {"the golden bytes"}, [&] {
+      (void)parse_safetensors(std::as_bytes(std::span(bytes).first(size)), "the golden bytes");
+    });
+  }
 }
 
 TEST_F(Safetensors, ReadsTheGoldenBytes) {

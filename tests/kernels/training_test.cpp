@@ -185,6 +185,58 @@ TEST(SimtTraining, ReplicasSideBySideAreTheSingleRuns) {
   }
 }
 
+// Averages follow the updates of their own step, across unrolled steps and streams, and evaluation
+// reads a store of its own; rows for validation and test of one number change places there.
+TEST(SimtTraining, AveragesAndFrozenLayersInEveryOrder) {
+  Config config;
+  config.model.encoder.layers = {{.out = 16, .activation = "relu"}, {.type = "batch_norm"}};
+  config.model.decoder.layers = {{.out = 16, .activation = "relu"}};
+  config.model.latent.size = 4;
+  config.train.batch_size = 8;
+  config.train.ema = 0.8;
+  config.train.freeze = {"encoder.1", "decoder.out"};
+  config.data.validation.rows = 8;
+  const auto data =
+      std::make_shared<const Dataset>(hold_out(*test::blob_dataset(32, 8, 4), config));
+  struct Result {
+    std::string state;
+    double validation = 0;
+    double test = 0;
+  };
+  const auto train = [&](Device& device, const CompileOptions& compile) {
+    TrainerOptions options;
+    options.compile = compile;
+    Trainer trainer(config, data, device, options);
+    Result result;
+    trainer.run(3);
+    static_cast<void>(trainer.evaluate_validation());  // changes nothing of the training
+    trainer.run(3);
+    result.state = state_of(trainer);
+    result.validation = trainer.evaluate_validation()->neg_elbo;
+    result.test = trainer.evaluate_test()->neg_elbo;
+    return result;
+  };
+  const Result cpu = train(*make_cpu_device({.threads = 1}), {});
+  Result first;
+  const int variants = simt::with_tsan ? 2 : simt_variants;
+  for (int variant = 0; variant < variants; ++variant) {
+    SCOPED_TRACE("variant " + std::to_string(variant));
+    const auto device = make_simt_device(simt_variant(variant));
+    for (const CompileOptions& options :
+         {CompileOptions{.steps = 1, .exec = "eager"},
+          CompileOptions{.steps = 3, .streams = 3, .exec = "graph"}}) {
+      const Result result = train(*device, options);
+      if (first.state.empty()) first = result;
+      EXPECT_TRUE(result.state == first.state);
+      EXPECT_EQ(result.validation, first.validation);
+      EXPECT_EQ(result.test, first.test);
+      EXPECT_NEAR(result.validation, cpu.validation, 1e-3);
+      EXPECT_NEAR(result.test, cpu.test, 1e-3);
+      EXPECT_NE(result.test, result.validation);
+    }
+  }
+}
+
 Config persistent_config() {
   Config config;
   config.model.encoder.layers = {{.out = 16, .activation = "relu"}};

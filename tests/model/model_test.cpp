@@ -176,7 +176,8 @@ TEST(Model, RefusesImpossibleSizes) {
   EXPECT_NE(build(config, {}).find("latent.size"), std::string::npos);
   config = {};
   config.encoder.layers[0].out = -1;
-  EXPECT_NE(build(config, {}).find("encoder.0"), std::string::npos);
+  EXPECT_NE(build(config, {}).find("`model.encoder.layers[0]` (linear of 1 x 28 x 28)"),
+            std::string::npos);
   const std::int64_t huge = std::int64_t{1} << 24;
   EXPECT_FALSE(build({}, {.channels = huge, .height = huge, .width = huge}).empty());
   EXPECT_FALSE(build({}, {.channels = 1, .height = 0, .width = 28}).empty());

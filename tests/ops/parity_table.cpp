@@ -4,6 +4,10 @@
 #include <cmath>
 
 #include "ops/activation.h"
+#include "ops/parity_batch.h"
+#include "ops/parity_densities.h"
+#include "ops/parity_images.h"
+#include "ops/parity_likelihoods.h"
 #include "ops/reference.h"
 
 namespace cuvae::testing {
@@ -340,6 +344,7 @@ class Table {
       add("scale", text(n) + "_hyper", {real(Shape{n}), hyper()},
           {{"factor", 2.0}, {"slot", Int{1}}}, 1, true);
       add("detach", text(n), {real(Shape{n})});
+      add("log_count", text(n), {scaled(Shape{n}, 20)});
       add("fill", text(n), {}, {{"shape", text(n)}, {"value", 1.5}});
       add("fill", text(n) + "_hyper", {hyper()},
           {{"shape", text(n)}, {"value", 1.5}, {"slot", Int{1}}});
@@ -356,6 +361,105 @@ class Table {
              commit(on), held(Shape{n}, Storage::state)});
     }
     add("fill", "scalar", {}, {{"shape", std::string()}, {"value", 1.0}});
+  }
+
+  // Optimisers beside adam, gradients on their way to them, averages of weights.
+  void updates() {
+    const auto flag = [](const char* name) {
+      return std::pair<std::string, Attrs::Attr>{name, Int{1}};
+    };
+    const auto number = [](const char* name, double value) {
+      return std::pair<std::string, Attrs::Attr>{name, value};
+    };
+    const std::pair<std::string, Attrs::Attr> keras{"convention", std::string("keras")};
+    struct Variant {
+      const char* op;
+      const char* what;
+      Attrs attrs;
+    };
+    const Variant variants[] = {
+        {"sgd", "plain", {number("weight_decay", 0.05)}},
+        {"sgd", "momentum", {number("momentum", 0.9), number("dampening", 0.2)}},
+        {"sgd", "nesterov", {number("momentum", 0.8), flag("nesterov")}},
+        {"rmsprop", "torch", {number("weight_decay", 0.05), flag("decoupled")}},
+        {"rmsprop", "torch_all", {flag("centered"), number("momentum", 0.9)}},
+        {"rmsprop", "keras", {keras}},
+        {"rmsprop", "keras_all", {keras, flag("centered"), number("momentum", 0.9)}},
+        {"rmsprop", "keras_momentum", {keras, number("momentum", 0.5), number("rho", 0.8)}},
+        {"adagrad", "decay", {number("lr_decay", 0.01), number("weight_decay", 0.05)}},
+        {"adamax", "defaults", {}},
+        {"adamax", "betas", {number("beta1", 0.0), number("beta2", 0.9), number("eps", 1e-6)}},
+        {"iwae_adam", "defaults", {number("weight_decay", 0.05), flag("decoupled")}}};
+    for (const Variant& v : variants)
+      for (const Int n : lengths)
+        for (const bool on : {true, false}) {
+          if (!on && n != 33) continue;
+          std::vector<CaseInput> inputs = {held(Shape{n}, Storage::parameter), real(Shape{n}),
+                                           hyper(), clock(), commit(on)};
+          // An average of squares is positive, and larger than the square of the average.
+          for (const StateSpec& state : optimizer_states(v.op, v.attrs)) {
+            const bool positive = state.slot == "square" || state.slot == "sum" ||
+                                  state.slot == "u" || state.slot == "v";
+            inputs.push_back(
+                held(Shape{n}, Storage::state, positive ? Fill::positive : Fill::normal));
+            if (state.slot == "mean") inputs.back().scale = 0.02;
+          }
+          add(v.op, text(n) + "_" + v.what + (on ? "" : "_no_commit"), inputs, v.attrs);
+        }
+    for (const bool on : {true, false})
+      for (const Int n : {Int{1}, Int{97}}) {
+        const std::vector<CaseInput> inputs = {held(Shape{n}, Storage::parameter),
+                                               held(Shape{n}, Storage::state),
+                                               held(Shape{n}, Storage::state, Fill::positive),
+                                               real(Shape{n}),
+                                               hyper(),
+                                               clock(),
+                                               commit(on)};
+        const std::string what = text(n) + (on ? "" : "_no_commit");
+        add("adam", what + "_decoupled", inputs, {number("weight_decay", 0.05), flag("decoupled")});
+        add("adam", what + "_eps_hat", inputs,
+            {number("beta1", 0.99), number("eps", 1e-4), flag("eps_hat")});
+      }
+    for (const Int n : lengths) {
+      add("add_penalty", text(n), {real(Shape{n}), real(Shape{n})}, {{"l1", 0.3}, {"l2", 0.2}});
+      add("scale_by", text(n), {real(Shape{n}), real(Shape{})});
+      for (const char* start : {"corrected", "warmup", "plain"})
+        for (const bool on : {true, false}) {
+          if (!on && n != 33) continue;
+          add("weight_ema", text(n) + "_" + start + (on ? "" : "_no_commit"),
+              {held(Shape{n}, Storage::state), real(Shape{n}), clock(), commit(on)},
+              {{"decay", 0.97}, {"start", std::string(start)}});
+        }
+    }
+    add("add_penalty", "signs", {real(Shape{40}), real(Shape{40}, Fill::extreme)}, {{"l1", 0.5}});
+    const std::vector<std::vector<Int>> groups = {{0},
+                                                  {1},
+                                                  {0, 3, 0},
+                                                  {33, 1, 97},
+                                                  {8192, 8193, 5},
+                                                  {784 * 512, 512, 127},
+                                                  std::vector<Int>(60, 7)};
+    for (const auto& sizes : groups)
+      for (const bool on : {true, false})
+        for (const double limit : {0.0, 0.25, 1e6}) {
+          std::vector<CaseInput> inputs = {commit(on),
+                                           {.shape = Shape{1},
+                                            .fill = Fill::zero_state,
+                                            .dtype = DType::i64,
+                                            .storage = Storage::state}};
+          Int terms = 0;
+          for (const Int n : sizes) {
+            inputs.push_back(n % 2 == 0 && n > 0 ? real(Shape{2, n / 2}) : real(Shape{n}));
+            terms += n;
+          }
+          add("clip_norm",
+              text(terms) + "_of_" + text(static_cast<Int>(sizes.size())) + "_to_" +
+                  (limit == 0  ? "none"
+                   : limit < 1 ? "quarter"
+                               : "million") +
+                  (on ? "" : "_no_commit"),
+              inputs, {{"limit", limit}});
+        }
   }
 
   void rows() {
@@ -452,6 +556,7 @@ class Noise {
 };
 
 double value_of(const CaseInput& input, const Case& c, std::size_t i, Noise& noise) {
+  constexpr double wide_counts[] = {0, 1, 2, 30, 255, 4096, 1e6};
   constexpr double extremes[] = {0, 1e-30, 1e-4, 1, 10, 11, 50, 88, 100, 1000};
   switch (input.fill) {
     case Fill::normal: return input.scale * noise.normal();
@@ -463,11 +568,18 @@ double value_of(const CaseInput& input, const Case& c, std::size_t i, Noise& noi
     case Fill::positive: return 0.01 + 0.99 * noise.uniform();
     case Fill::extreme: return extremes[i % 10] * (i / 10 % 2 == 0 ? 1 : -1);
     case Fill::wide_logvar: return 200 * noise.uniform() - 100;
+    case Fill::thousands: return 1000 + noise.normal();
+    case Fill::commit: return 1;  // all equal
     case Fill::saved: {
       const Activation f = activation_of(c.attrs);
       const double x = 2 * input.scale * noise.normal();
       return saves_output(f.kind) ? plain_activation(f, x) : x;
     }
+    case Fill::levels: return std::floor(noise.uniform() * 256) / 255;
+    case Fill::counts: return std::floor(std::exp(4 * noise.uniform()) - 1);
+    case Fill::wide_counts: return wide_counts[i % 7];
+    case Fill::labels: return std::floor(noise.uniform() * static_cast<double>(input.limit));
+    case Fill::gaps: return i < 10 || i % 3 == 0 ? -HUGE_VAL : input.scale * noise.normal();
     case Fill::hyper: return i % 2 == 0 ? 0.01 / static_cast<double>(i + 1) : 0.5;
     default: return 0;
   }
@@ -485,6 +597,11 @@ const std::vector<Case>& parity_table() {
     t.layer_pairs();
     t.elementwise();
     t.rows();
+    t.updates();
+    for (Case& c : image_cases()) t.cases.push_back(std::move(c));
+    for (Case& c : likelihood_cases()) t.cases.push_back(std::move(c));
+    for (Case& c : batch_cases()) t.cases.push_back(std::move(c));
+    for (Case& c : density_cases()) t.cases.push_back(std::move(c));
     return t.cases;
   }();
   return table;
@@ -501,7 +618,8 @@ std::vector<Tensor> case_inputs(const Case& c) {
       if (input.dtype == DType::f32) {
         tensor.as<float>()[i] = static_cast<float>(value_of(input, c, i, noise));
       } else if (input.dtype == DType::u8) {
-        tensor.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(noise.uniform() * 256);
+        const double limit = input.limit > 0 ? static_cast<double>(input.limit) : 256;
+        tensor.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(noise.uniform() * limit);
       } else {
         constexpr Int clock_values[] = {0x123456789abcdef, 41, 3, 100, 0};
         Int& x = tensor.as<Int>()[i];

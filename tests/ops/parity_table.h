@@ -4,6 +4,7 @@
 #include <memory>
 #include <ostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cuvae/tensor.h"
@@ -19,13 +20,20 @@ enum class Fill {
   positive,        // [0.01, 1]
   extreme,         // 0, tiny, 1, 10, 50, 88, 100, 1000, both signs
   wide_logvar,     // -100 to 100
+  thousands,       // about N(1000, 1)
   saved,           // what an activation of the case's kind would save
-  pixels,          // u8
+  pixels,          // u8, below `limit` where there is one
   clock,           // {seed, step, epoch, position, base}
   hyper,           // rows {lr, beta}
   commit,          // 1
+  zero_state,      // i64 zeros
   no_commit,       // 0
   rows,            // i64 indices below `limit`, repeated and out of order
+  levels,          // k / 255 of bytes k
+  counts,          // 0 to about 50, most of them small
+  wide_counts,     // 0 to a million
+  labels,          // whole numbers below `limit`
+  gaps,            // normal, but -inf in the first ten and in one of three of the rest
 };
 
 struct CaseInput {
@@ -45,8 +53,14 @@ struct Case {
   Attrs attrs;
   std::int64_t reduction = 1;   // terms of the longest sum
   bool differentiable = false;  // checked against central differences
+  std::size_t flowing = 8;      // so many outputs are: gradients do not flow from statistics
   [[nodiscard]] std::string id() const { return op + "_" + what; }
 };
+
+// Whether its kernels differ by precision and chip.
+inline bool is_product(std::string_view op) {
+  return op.starts_with("linear") || op.starts_with("conv");
+}
 
 // GoogleTest prints the id of a failing case.
 inline void PrintTo(const Case& c, std::ostream* out) {

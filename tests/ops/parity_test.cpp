@@ -66,6 +66,7 @@ TEST_P(Gradient, MatchesCentralDifferences) {
   Graph& graph = g.graph;
   Value loss;
   std::vector<std::pair<std::string, Tensor>> cotangents;
+  if (g.outputs.size() > c.flowing) g.outputs.resize(c.flowing);
   for (const Value output : g.outputs) {
     if (graph[output].dtype != DType::f32) continue;
     const std::string name = "cotangent" + std::to_string(cotangents.size());

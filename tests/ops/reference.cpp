@@ -8,6 +8,10 @@
 #include <stdexcept>
 
 #include "cuvae/rng.h"
+#include "ops/parity_batch.h"
+#include "ops/parity_densities.h"
+#include "ops/parity_images.h"
+#include "ops/parity_likelihoods.h"
 #include "ops/parity_table.h"
 
 namespace cuvae::testing {
@@ -233,16 +237,117 @@ std::vector<Expected> adam(const Operands& o, std::size_t first, const Reals& gr
     const double b1 = a.real("beta1", 0.9), b2 = a.real("beta2", 0.999);
     const double t = static_cast<double>(o.integers(hyper + 1)[1] + 1);
     const double lr = o.real(hyper)[0];
+    const double decay = a.real("weight_decay", 0), eps = a.real("eps", 1e-8);
+    const bool decoupled = a.integer("decoupled", 0) != 0;
     for (std::size_t i = 0; i < w.size(); ++i) {
-      const double g = gradient[i] + a.real("weight_decay", 0) * w[i];
+      const double g = gradient[i] + (decoupled ? 0 : decay) * w[i];
+      if (decoupled) w[i] -= lr * decay * w[i];
       m[i] = b1 * m[i] + (1 - b1) * g;
       v[i] = b2 * v[i] + (1 - b2) * g * g;
       const double m_hat = m[i] / (1 - std::pow(b1, t));
       const double v_hat = v[i] / (1 - std::pow(b2, t));
-      w[i] -= lr * m_hat / (std::sqrt(v_hat) + a.real("eps", 1e-8));
+      if (a.integer("eps_hat", 0) != 0)  // Kingma and Ba, the end of section 2
+        w[i] -= lr * std::sqrt(1 - std::pow(b2, t)) * m_hat / (std::sqrt(v[i]) + eps);
+      else
+        w[i] -= lr * m_hat / (std::sqrt(v_hat) + eps);
     }
   }
   return {expect(w), expect(m), expect(v)};
+}
+
+// One element by optimiser `op` in step t: the formulas of torch.optim and Keras as they are
+// written there, of the states the case keeps.
+void update_element(const std::string& op, const Attrs& a, double lr, double t, double g, double& w,
+                    Reals& s) {
+  const double momentum = a.real("momentum", 0);
+  if (op == "sgd") {
+    if (momentum == 0) {
+      w -= lr * g;
+      return;
+    }
+    s[0] = t == 1 ? g : momentum * s[0] + (1 - a.real("dampening", 0)) * g;
+    w -= lr * (a.integer("nesterov", 0) != 0 ? g + momentum * s[0] : s[0]);
+  } else if (op == "rmsprop") {
+    const bool keras = a.text("convention", "torch") == "keras";
+    const bool centered = a.integer("centered", 0) != 0;
+    const double rho = a.real("rho", keras ? 0.9 : 0.99);
+    s[0] = rho * s[0] + (1 - rho) * g * g;
+    double variance = s[0];
+    if (centered) {
+      s[1] = rho * s[1] + (1 - rho) * g;
+      variance -= s[1] * s[1];
+    }
+    const double quotient =
+        keras ? lr * g / std::sqrt(variance + 1e-7) : g / (std::sqrt(variance) + 1e-8);
+    double moved = quotient;
+    if (momentum != 0) moved = s[centered ? 2 : 1] = momentum * s[centered ? 2 : 1] + quotient;
+    w -= keras ? moved : lr * moved;
+  } else if (op == "adagrad") {
+    s[0] += g * g;
+    w -= lr / (1 + (t - 1) * a.real("lr_decay", 0)) * g / (std::sqrt(s[0]) + 1e-10);
+  } else if (op == "adamax") {
+    const double b1 = a.real("beta1", 0.9), b2 = a.real("beta2", 0.999);
+    s[0] = b1 * s[0] + (1 - b1) * g;
+    s[1] = std::max(b2 * s[1], std::abs(g) + a.real("eps", 1e-8));
+    w -= lr / (1 - std::pow(b1, t)) * s[0] / s[1];
+  } else if (op == "iwae_adam") {
+    const double alpha = lr * std::sqrt(1 - std::pow(0.999, t)) / (1 - std::pow(0.99, t));
+    w -= alpha * s[0] / (std::sqrt(s[1]) + 1e-4);
+    s[0] = 0.99 * s[0] + (1 - 0.99) * g;
+    s[1] = 0.999 * s[1] + (1 - 0.999) * g * g;
+  } else {
+    throw std::logic_error("no reference for " + op);
+  }
+}
+
+// w, g, hyper, clock, commit, states
+std::vector<Expected> optimizer(const Operands& o) {
+  const Attrs& a = o.c.attrs;
+  const bool decoupled = a.integer("decoupled", 0) != 0;
+  const double decay = a.real("weight_decay", 0), lr = o.real(2)[0];
+  const double t = static_cast<double>(o.integers(3)[1] + 1);
+  std::vector<Reals> next = {o.real(0)};
+  for (std::size_t k = 5; k < o.c.inputs.size(); ++k) next.push_back(o.real(k));
+  const Reals g = o.real(1);
+  for (std::size_t i = 0; i < g.size() && o.integers(4)[0] != 0; ++i) {
+    double w = next[0][i];
+    const double gradient = decoupled ? g[i] : g[i] + decay * w;
+    if (decoupled) w -= lr * decay * w;
+    Reals s;
+    for (std::size_t k = 1; k < next.size(); ++k) s.push_back(next[k][i]);
+    update_element(o.c.op, a, lr, t, gradient, w, s);
+    next[0][i] = w;
+    for (std::size_t k = 1; k < next.size(); ++k) next[k][i] = s[k - 1];
+  }
+  std::vector<Expected> outputs;
+  for (Reals& values : next) outputs.push_back(expect(std::move(values)));
+  return outputs;
+}
+
+std::vector<Expected> clip_norm(const Operands& o) {
+  long double squares = 0;  // the sum's own rounding is no part of what it means
+  for (std::size_t k = 2; k < o.c.inputs.size(); ++k)
+    for (const double g : o.real(k)) squares += g * g;
+  const double norm = std::sqrt(static_cast<double>(squares)), limit = o.c.attrs.real("limit", 0);
+  Expected commit, skipped;
+  commit.integer = {o.integers(0)[0]};
+  skipped.integer = {0};  // norms of the table are finite
+  return {expect({norm}), expect({limit == 0 ? 1 : std::min(1.0, limit / (norm + 1e-6))}), commit,
+          skipped};
+}
+
+// s, w, clock, commit
+std::vector<Expected> weight_ema(const Operands& o) {
+  Reals s = o.real(0);
+  const Reals w = o.real(1);
+  const double t = static_cast<double>(o.integers(2)[1] + 1);
+  double d = o.c.attrs.real("decay");
+  const std::string start = o.c.attrs.text("start");
+  if (start == "corrected") d *= (1 - std::pow(d, t - 1)) / (1 - std::pow(d, t));
+  if (start == "warmup") d = std::min(d, (1 + t) / (10 + t));
+  for (std::size_t i = 0; i < s.size() && o.integers(3)[0] != 0; ++i)
+    s[i] = d * s[i] + (1 - d) * w[i];
+  return {expect(s)};
 }
 
 std::vector<Expected> reduce(const Operands& o) {
@@ -284,9 +389,9 @@ std::vector<Expected> batch_index(const Operands& o) {
                       a.integer("rows"));
   Expected row, index;
   for (Int b = 0; b < a.integer("batch"); ++b) {
-    const Int position = clock[3] + b;
-    index.integer.push_back(a.integer("shuffle") ? order(position) : position);
-    row.integer.push_back((a.integer("staged") ? position : index.integer.back()) - clock[4]);
+    const Int position = clock[3] * a.integer("times", 1) + b;
+    index.integer.push_back(a.integer("shuffle", 0) ? order(position) : position);
+    row.integer.push_back((a.integer("staged", 0) ? position : index.integer.back()) - clock[4]);
   }
   return {row, index};
 }
@@ -419,6 +524,7 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
   const Operands o{c, inputs, rounding};
   const std::string& op = c.op;
   const Attrs& a = c.attrs;
+  if (auto expected = batch_reference(c, inputs); !expected.empty()) return expected;
   if (op == "batch_index") return batch_index(o);
   if (op == "gather") return gather(o);
   if (op == "linear") return {expect(linear(o))};
@@ -458,6 +564,11 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     return {expect(Reals(n, a.real("value") * h))};
   }
   if (op == "detach") return {expect(o.real(0))};
+  if (op == "log_count") {
+    Reals y = o.real(0);
+    for (double& x : y) x = std::log(std::max(x, 1.0));
+    return {expect(y)};
+  }
   if (op == "sample") {
     const Reals mean = o.real(0), logvar = o.real(1);
     const Reals eps = draws(o, 2, 3, o.dim(0, 0), o.dim(0, 1));
@@ -491,6 +602,20 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
       outputs.push_back(o.integers(6)[0] != 0 ? outputs[0] : expect(o.real(7)));
     return outputs;
   }
+  if (op_def(op).update != nullptr) return optimizer(o);
+  if (op == "add_penalty") {
+    const Reals g = o.real(0), w = o.real(1);
+    const double l1 = a.real("l1", 0), l2 = a.real("l2", 0);
+    return map(g, [&](std::size_t i) {
+      return g[i] + l2 * w[i] + (w[i] > 0 ? l1 : w[i] < 0 ? -l1 : 0);
+    });
+  }
+  if (op == "clip_norm") return clip_norm(o);
+  if (op == "scale_by") {
+    const Reals x = o.real(0);
+    return map(x, [&](std::size_t i) { return x[i] * o.real(1)[0]; });
+  }
+  if (op == "weight_ema") return weight_ema(o);
   if (op == "linear_activation") {
     const Reals pre = linear(o);
     auto outputs =
@@ -607,6 +732,9 @@ std::vector<Expected> reference(const Case& c, const std::vector<Tensor>& inputs
     }
     return {expect({means[0]}), expect({means[1]}), expect({means[0] + beta * means[1]})};
   }
+  if (auto images = image_reference(c, inputs, rounding); !images.empty()) return images;
+  if (auto expected = likelihood_reference(c, inputs); !expected.empty()) return expected;
+  if (auto expected = density_reference(c, inputs); !expected.empty()) return expected;
   throw std::logic_error("no reference for " + op);
 }
 

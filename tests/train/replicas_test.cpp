@@ -14,12 +14,15 @@
 #include "cuvae/error.h"
 #include "cuvae/run.h"
 #include "cuvae/safetensors.h"
+#include "support/failure.h"
 #include "support/synthetic.h"
 #include "train/blob_config.h"
 #include "train/folder_lock.h"
 
 namespace cuvae {
 namespace {
+
+using test::failure;
 
 namespace fs = std::filesystem;
 
@@ -106,14 +109,6 @@ class ReplicasTest : public testing::Test {
       named.tensor = std::move(huge);
     }
     write_safetensors(path, file);
-  }
-  static Error failure(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error;
-    }
-    return {Status::done, "nothing was thrown"};
   }
   static void expect_failure(Status status, const std::string& part,
                              const std::function<void()>& action) {

@@ -19,12 +19,16 @@
 #include "cuvae/error.h"
 #include "cuvae/image.h"
 #include "cuvae/safetensors.h"
+#include "support/failure.h"
 #include "support/synthetic.h"
 #include "train/blob_config.h"
 #include "train/folder_lock.h"
+#include "train/integral.h"
 
 namespace cuvae {
 namespace {
+
+using test::failure;
 
 namespace fs = std::filesystem;
 
@@ -42,15 +46,6 @@ class RunTest : public testing::Test {
   }
   [[nodiscard]] std::string bytes(const std::string& path) const {
     return test::file_bytes(folder_ / path);
-  }
-  // Nothing was thrown: Status::done.
-  static Error failure(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error;
-    }
-    return {Status::done, "nothing was thrown"};
   }
 
   test::TemporaryFolder folder_;
@@ -142,6 +137,50 @@ TEST_F(RunTest, ResumedEqualsUninterrupted) {
     return text;
   };
   EXPECT_EQ(without_times("whole/metrics.jsonl"), without_times("parts/metrics.jsonl"));
+}
+
+// A horizon that follows from the epochs is kept when there are more of them.
+TEST_F(RunTest, HorizonsAreStoredAndMayNotChange) {
+  config_.train.schedule = {.type = "cosine", .floor = 1e-4};
+  train_run(config_, to("parts"));  // 2 epochs of 12 steps
+  EXPECT_EQ(parse_config(bytes("parts/config.toml"), "config").train.schedule.steps, 24);
+  Config whole = config_;
+  whole.train.schedule.steps = 24;
+  whole.train.epochs = 4;
+  train_run(whole, to("whole"));
+  config_.train.epochs = 4;
+  TrainRunOptions options = to("parts");
+  options.resume = true;
+  train_run(config_, options);
+  EXPECT_EQ(bytes("whole/checkpoints/last.safetensors"),
+            bytes("parts/checkpoints/last.safetensors"));
+  config_.train.schedule.steps = 30;
+  const Error error = failure([&] { train_run(config_, options); });
+  EXPECT_EQ(error.status(), Status::usage);
+  EXPECT_NE(std::string(error.what()).find("`train.schedule.steps`"), std::string::npos)
+      << error.what();
+}
+
+// Running statistics are in the model's file: a loaded run computes what the trained one did.
+TEST_F(RunTest, RunningStatisticsAreLoadedWithTheWeights) {
+  config_.model.encoder.layers = {
+      {.type = "conv2d", .out = 3, .kernel = {3, 3}},
+      {.type = "batch_norm", .activation = "relu"},
+  };
+  train_run(config_, to("whole"));
+  config_.train.epochs = 1;
+  train_run(config_, to("run"));
+  config_.train.epochs = 2;
+  TrainRunOptions options = to("run");
+  options.resume = true;
+  const TrainReport report = train_run(config_, options);
+  EXPECT_EQ(bytes("whole/model.safetensors"), bytes("run/model.safetensors"));
+  const TensorFile file = read_safetensors(folder_ / "run/model.safetensors");
+  EXPECT_EQ(file.at("encoder.1.norm.num_batches_tracked").as<std::int64_t>()[0], 24);
+  ASSERT_TRUE(report.test.has_value());
+  const auto device = make_cpu_device({.threads = 1});
+  LoadedRun run(folder_ / "run", *device);
+  EXPECT_EQ(run.evaluate(*run.load_data("")->test).metrics.neg_elbo, report.test->neg_elbo);
 }
 
 TEST_F(RunTest, InterruptedRunsWriteACheckpointAndGoOn) {
@@ -395,7 +434,7 @@ TEST_F(RunTest, ALoadedRunRepeatsTheReportedMetrics) {
   for (std::size_t i = 0; i < scores.kl.size(); ++i) sum += scores.kl[i] + scores.reconstruction[i];
   EXPECT_NEAR(sum / 50, report.test->neg_elbo, 1e-9);
   // More latent samples: the same expectation, so close, but not the same number.
-  const double many = run.evaluate(*data->test, 8).metrics.neg_elbo;
+  const double many = run.evaluate(*data->test, {.z_samples = 8}).metrics.neg_elbo;
   EXPECT_NE(many, report.test->neg_elbo);
   EXPECT_NEAR(many, report.test->neg_elbo, 0.05 * many);
 }
@@ -408,16 +447,9 @@ TEST_F(RunTest, ImportanceWeightingFindsTheIntegral) {
   const auto device = make_cpu_device({.threads = 1});
   LoadedRun run(folder_ / "run", *device);
   const auto data = run.load_data("");
-  constexpr std::int64_t points = 4001;
-  constexpr double half = 8.0;
-  Tensor grid(DType::f32, Shape{points, 1});
-  for (std::int64_t i = 0; i < points; ++i) {
-    grid.as<float>()[static_cast<std::size_t>(i)] =
-        static_cast<float>(-half + 2 * half * static_cast<double>(i) / (points - 1));
-  }
-  const Tensor decoded = run.decode(grid);  // [points, 64], probabilities
-  const auto probability = decoded.as<float>();
-  const auto pixels = data->test->images->as<std::uint8_t>();
+  const std::vector<double> integral = test::Integral{}.log_likelihood(
+      run, *data->test,
+      [](double z) { return -0.5 * z * z - 0.5 * std::log(2 * std::numbers::pi); });
   const std::vector<double> one = run.log_likelihood(*data->test, 1);
   const std::vector<double> many = run.log_likelihood(*data->test, 2000);
   const RowScores scores = run.score(*data->test);
@@ -425,22 +457,7 @@ TEST_F(RunTest, ImportanceWeightingFindsTheIntegral) {
   double better = 0;
   std::vector<double> errors;
   for (std::size_t row = 0; row < 50; ++row) {
-    double integral = 0;  // relative to exp(largest), found first
-    double largest = -1e300;
-    std::vector<double> logs;
-    for (std::size_t i = 0; i < points; ++i) {
-      const double z = grid.as<float>()[i];
-      double log_joint = -0.5 * z * z - 0.5 * std::log(2 * std::numbers::pi);
-      for (std::size_t j = 0; j < 64; ++j) {
-        const double p = probability[i * 64 + j];
-        const double x = pixels[row * 64 + j] / 255.0;
-        log_joint += x * std::log(p) + (1 - x) * std::log1p(-p);
-      }
-      logs.push_back(log_joint);
-      largest = std::max(largest, log_joint);
-    }
-    for (const double log_joint : logs) integral += std::exp(log_joint - largest);
-    const double exact = largest + std::log(integral * 2 * half / (points - 1));
+    const double exact = integral[row];
     // Where q is far from the posterior the weights have a heavy tail: single rows stay low.
     EXPECT_NEAR(many[row], exact, 0.5) << "row " << row;
     errors.push_back(std::abs(many[row] - exact));
@@ -452,7 +469,7 @@ TEST_F(RunTest, ImportanceWeightingFindsTheIntegral) {
   EXPECT_LT(errors[errors.size() / 2], 0.02);
   EXPECT_LT(errors[errors.size() * 9 / 10], 0.1);
   EXPECT_GT(better, bound);
-  const Evaluation evaluation = run.evaluate(*data->test, 1, 2000);
+  const Evaluation evaluation = run.evaluate(*data->test, {.iw_samples = 2000});
   EXPECT_NEAR(*evaluation.log_likelihood, better / 50, 1e-9);
   EXPECT_GT(evaluation.log_likelihood_error, 0);
   EXPECT_GT(*evaluation.log_likelihood, -evaluation.metrics.neg_elbo - 0.05);

@@ -6,15 +6,20 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "cpu/cpu_device.h"
 #include "cuvae/error.h"
+#include "support/failure.h"
 #include "support/synthetic.h"
 #include "train/state_of.h"
 
 namespace cuvae {
 namespace {
+
+using test::failure;
 
 using test::state_of;
 
@@ -41,14 +46,6 @@ class TrainerTest : public testing::Test {
       trainer.run(end - trainer.step());
     }
   }
-  static Error failure(const std::function<void()>& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return error;
-    }
-    return {Status::done, "nothing was thrown"};
-  }
 
   std::shared_ptr<const Dataset> data_ = test::blob_dataset(200, 50);
   std::vector<std::unique_ptr<Device>> devices_;
@@ -66,6 +63,132 @@ TEST_F(TrainerTest, LearnsTheBlobs) {
   EXPECT_GT(after.kl, 1.0);
   EXPECT_NEAR(after.neg_elbo, after.reconstruction + after.kl, 1e-9);
   EXPECT_NEAR(trainer->epoch_metrics().loss, after.loss, 0.1 * after.loss);
+}
+
+// One step of SGD is w1 - w0 = -lr (g + l1 sign(w0) + l2 w0) for everything that is trained:
+// weights, biases and what norms learn. Frozen layers stay, and the loss is without the penalty.
+TEST_F(TrainerTest, PenaltiesAreAddedToTheGradients) {
+  Config config = small_config();
+  config.model.encoder.layers = {
+      {.out = 24}, {.type = "batch_norm", .activation = "relu"}, {.out = 12, .activation = "relu"}};
+  config.train.optimizer.type = "sgd";
+  config.train.lr = 0.125;
+  config.train.freeze = {"encoder.2"};
+  double loss = 0;
+  const auto weights_after = [&](double l1, double l2, std::int64_t steps) {
+    config.train.l1 = l1;
+    config.train.l2 = l2;
+    const auto trainer = make(config);
+    if (steps > 0) loss = trainer->run(steps).at(0).loss;
+    std::map<std::string, std::vector<float>> weights;
+    for (const NamedTensor& named : trainer->weights())
+      if (named.tensor.dtype() == DType::f32) {
+        const auto values = named.tensor.as<float>();
+        weights[named.name] = {values.begin(), values.end()};
+      }
+    return weights;
+  };
+  const auto start = weights_after(0, 0, 0);
+  const auto plain = weights_after(0, 0, 1);
+  const double own = loss;
+  for (const auto& [l1, l2] : {std::pair{0.25, 0.5}, {0.25, 0.0}, {0.0, 0.5}}) {
+    const auto penalised = weights_after(l1, l2, 1);
+    EXPECT_EQ(loss, own);
+    ASSERT_EQ(penalised.size(), plain.size());
+    for (const auto& [name, values] : penalised) {
+      const auto& w0 = start.at(name);
+      const auto& w1 = plain.at(name);
+      const bool trained =
+          !name.starts_with("encoder.2.") && name.find("running_") == std::string::npos;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const double sign = w0[i] > 0 ? 1 : w0[i] < 0 ? -1 : 0;
+        const double penalty = trained ? l1 * sign + l2 * w0[i] : 0;
+        EXPECT_NEAR(values[i] - w1[i], -0.125 * penalty, 1e-6) << name << "[" << i << "]";
+      }
+      if (name.starts_with("encoder.2.")) {
+        EXPECT_EQ(values, w0) << name;
+      }
+    }
+  }
+}
+
+// A gradient is clipped with its penalties.
+TEST_F(TrainerTest, PenaltiesAreClippedToo) {
+  Config config = small_config();
+  config.train.optimizer.type = "sgd";
+  config.train.lr = 1;
+  config.train.l2 = 1000;
+  config.train.clip_norm = 0.5;
+  const auto trainer = make(config);
+  const std::vector<NamedTensor> before = trainer->weights();
+  trainer->run(1);
+  const std::vector<NamedTensor> after = trainer->weights();
+  double step = 0;
+  double along = 0;
+  double norm = 0;
+  for (std::size_t t = 0; t < before.size(); ++t)
+    for (std::int64_t i = 0; i < before[t].tensor.elements(); ++i) {
+      const double w = before[t].tensor.item(i);
+      const double moved = w - after[t].tensor.item(i);
+      step += moved * moved;
+      along += moved * w;
+      norm += w * w;
+    }
+  EXPECT_NEAR(std::sqrt(step), 0.5, 1e-5);
+  EXPECT_GT(along / std::sqrt(step * norm), 0.99);  // the penalty is nearly all of the gradient
+}
+
+// Rows of the training split that the seed draws, as near as the sigmoid reaches.
+TEST_F(TrainerTest, PseudoInputsBeginAsRowsOfTheData) {
+  Config config = small_config();
+  config.model.latent.prior = "vamp";
+  config.model.latent.components = 12;
+  config.data.validation.rows = 150;
+  const auto held = std::make_shared<const Dataset>(hold_out(*data_, config));
+  ASSERT_EQ(held->train->size(), 50);
+  // Which rows of a split they are; -1: none.
+  const auto rows_of = [](const Trainer& trainer, const DatasetSplit& split) {
+    const auto weights = trainer.weights();
+    const auto found = std::ranges::find(weights, "prior.pseudo_inputs", &NamedTensor::name);
+    const auto raw = found->tensor.as<float>();
+    const auto bytes = split.images->as<std::uint8_t>();
+    std::vector<std::int64_t> rows;
+    for (std::size_t c = 0; c < raw.size(); c += 64) {
+      rows.push_back(-1);
+      for (std::size_t row = 0; row < bytes.size(); row += 64) {
+        bool same = true;
+        for (std::size_t j = 0; same && j < 64; ++j) {
+          const double near = std::clamp(bytes[row + j] / 255.0, 1.0 / 512, 511.0 / 512);
+          same = std::abs(1 / (1 + std::exp(-static_cast<double>(raw[c + j]))) - near) < 1e-6;
+        }
+        if (same) rows.back() = static_cast<std::int64_t>(row / 64);
+      }
+    }
+    return rows;
+  };
+  const auto drawn = rows_of(*make(config, {}, held), *held->train);
+  ASSERT_EQ(drawn.size(), 12U);
+  EXPECT_EQ(std::ranges::count(drawn, -1), 0) << "no row of the training split";
+  EXPECT_EQ(std::set(drawn.begin(), drawn.end()).size(), 12U) << "a row twice";
+  EXPECT_EQ(rows_of(*make(config, {}, held), *held->train), drawn);
+  config.train.seed = 1;
+  const auto other = rows_of(*make(config, {}, held), *held->train);
+  EXPECT_EQ(std::ranges::count(other, -1), 0);
+  EXPECT_NE(other, drawn);
+  // Those that there are no rows for are as the model draws them.
+  config.data.validation = {};
+  config.model.latent.components = 40;
+  const auto few = test::blob_dataset(30, 5);
+  const auto trainer = make(config, {}, few);
+  const auto all = rows_of(*trainer, *few->train);
+  EXPECT_EQ(std::set(all.begin(), all.begin() + 30).size(), 30U);
+  EXPECT_EQ(std::count(all.begin(), all.end(), -1), 10);
+  const auto pseudo_inputs = [](const std::vector<NamedTensor>& weights) {
+    return std::ranges::find(weights, "prior.pseudo_inputs", &NamedTensor::name)->tensor;
+  };
+  EXPECT_TRUE(
+      std::ranges::equal(pseudo_inputs(trainer->weights()).as<float>().last(640),
+                         pseudo_inputs(trainer->model().initial_weights(1)).as<float>().last(640)));
 }
 
 // A CPU whose data takes a while to get there, and which counts how often it goes.
@@ -381,10 +504,12 @@ TEST_F(TrainerTest, RefusesWhatTheConfigurationFileWouldNotTake) {
     EXPECT_EQ(failure([&] { (void)make(config); }).status(), Status::usage);
   };
   refuse([](Config& c) { c.train.batch_size = 0; });
-  refuse([](Config& c) { c.train.clip_norm = 1e-9; });
-  refuse([](Config& c) { c.train.optimizer.type = "sgd"; });
-  refuse([](Config& c) { c.data.binarise = "dynamic"; });
-  refuse([](Config& c) { c.objective.samples = 7; });
+  refuse([](Config& c) { c.train.clip_norm = -1e-9; });
+  refuse([](Config& c) { c.train.optimizer.type = "lion"; });
+  refuse([](Config& c) { c.train.optimizer.momentum = 0.9; });
+  refuse([](Config& c) { c.train.schedule.type = "step"; });
+  refuse([](Config& c) { c.data.binarise = "always"; });
+  refuse([](Config& c) { c.objective.samples = 0; });
 }
 
 TEST_F(TrainerTest, OtherExecutorsAndPrecisionsAreRefusedOnTheCpu) {
@@ -445,7 +570,9 @@ TEST_F(TrainerTest, InitialSecondMomentIsV0) {
 TEST_F(TrainerTest, EvaluationDoesNotDependOnTheOrderOfCalls) {
   const auto data = test::blob_dataset(64, 2500);  // two full evaluation batches and a rest
   const auto trainer = make(small_config(), {}, data);
-  Evaluator evaluator(trainer->device(), trainer->store(), trainer->model(), *data->test, 0);
+  const ObjectiveConfig elbo;
+  Evaluator evaluator(trainer->device(), trainer->store(), trainer->model(), *data->test, 0, {},
+                      elbo);
   const RowScores first = evaluator.rows(0);
   const RowScores other = evaluator.rows(1);
   const RowScores again = evaluator.rows(0);
@@ -456,7 +583,7 @@ TEST_F(TrainerTest, EvaluationDoesNotDependOnTheOrderOfCalls) {
   ASSERT_EQ(first.kl.size(), 2500U);
   double sum = 0;
   for (std::size_t i = 0; i < 2500; ++i) sum += first.reconstruction[i] + first.kl[i];
-  EXPECT_NEAR(evaluator.metrics(1.0).neg_elbo, sum / 2500, 1e-9);
+  EXPECT_NEAR(evaluator.metrics().neg_elbo, sum / 2500, 1e-9);
 }
 
 TEST_F(TrainerTest, ScoresOfARowDoNotDependOnItsNeighbours) {
@@ -466,8 +593,11 @@ TEST_F(TrainerTest, ScoresOfARowDoNotDependOnItsNeighbours) {
   std::ranges::copy(all->test->images->bytes().first(70 * 64), head.bytes().begin());
   first->test->images = std::make_shared<const Tensor>(std::move(head));
   const auto trainer = make(small_config(), {}, all);
+  const ObjectiveConfig elbo;
   const auto rows = [&](const Dataset& data) {
-    return Evaluator(trainer->device(), trainer->store(), trainer->model(), *data.test, 0).rows();
+    Evaluator evaluator(trainer->device(), trainer->store(), trainer->model(), *data.test, 0, {},
+                        elbo);
+    return evaluator.rows();
   };
   const RowScores many = rows(*all);
   const RowScores few = rows(*first);
