@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "cuvae/device.h"
+#include "graph/op.h"
 #include "support/source_path.h"
 
 namespace cuvae::testing {
@@ -39,6 +42,74 @@ Attrs attrs_of(const Json& entries) {
       attrs.set(key, value.get<double>());
   }
   return attrs;
+}
+
+DType dtype_of(const Json& tensor) {
+  const std::string name = tensor.value("dtype", "f32");
+  return name == "i64" ? DType::i64 : name == "u8" ? DType::u8 : DType::f32;
+}
+
+Tensor tensor_of(const Json& tensor, DType real) {
+  const DType dtype = dtype_of(tensor);
+  if (dtype == DType::f32) return golden_tensor(shape_of(tensor), tensor.at("values"), real);
+  // Not by way of reals: a seed has 64 bits.
+  Tensor integers(dtype, shape_of(tensor));
+  const auto fill = [&]<class T>(std::span<T> elements) {
+    const auto values = tensor.at("values").get<std::vector<T>>();
+    std::copy(values.begin(), values.end(), elements.begin());
+  };
+  if (dtype == DType::i64)
+    fill(integers.as<std::int64_t>());
+  else
+    fill(integers.as<std::uint8_t>());
+  return integers;
+}
+
+// A case as a graph.
+struct GoldenGraph {
+  Graph graph;
+  std::vector<std::pair<Value, const Json*>> given;    // what is written before a run
+  std::vector<std::pair<Value, const Json*>> outputs;  // those that are looked at
+  std::vector<Value> gradients;
+};
+
+GoldenGraph golden_graph(const Json& c) {
+  GoldenGraph g;
+  std::vector<Value> inputs, derived;
+  for (const Json& input : c.at("inputs")) {
+    inputs.emplace_back();
+    if (input.is_null()) continue;
+    const std::string name = "in" + std::to_string(g.given.size());
+    const bool state = input.value("state", false);
+    inputs.back() = state ? g.graph.state(name, dtype_of(input), shape_of(input))
+                          : g.graph.input(name, dtype_of(input), shape_of(input));
+    g.given.emplace_back(inputs.back(), &input);
+    if (!state && !input.value("constant", false)) derived.push_back(inputs.back());
+  }
+  const std::vector<Value> made =
+      g.graph.add(c.at("op").get<std::string>(), "y", inputs, attrs_of(c.at("attrs")));
+  std::vector<const Json*> wanted;
+  if (c.contains("output")) {
+    wanted.push_back(&c.at("output"));
+  } else {
+    for (const Json& output : c.at("outputs")) wanted.push_back(&output);
+  }
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (wanted[i]->is_null()) continue;
+    g.outputs.emplace_back(made.at(i), wanted[i]);
+    if (!g.graph.root(made[i])) g.graph.output(made[i]);
+  }
+  if (!c.contains("cotangent")) return g;
+  const Value y = made.front();
+  const Value cotangent = g.graph.input("cotangent", DType::f32, g.graph[y].shape);
+  g.given.emplace_back(cotangent, &c.at("cotangent"));
+  Value loss = g.graph.apply("mul", "by", {y, cotangent});
+  if (g.graph[y].shape.rank() > 0)
+    loss = g.graph.apply("reduce", "loss", {loss},
+                         {{"axis", std::string("all")}, {"op", std::string("sum")}});
+  g.gradients = gradients(g.graph, loss, derived);
+  for (const Value grad : g.gradients) g.graph.output(grad);
+  return g;
 }
 
 }  // namespace
@@ -75,51 +146,46 @@ void check_golden_cases(
     const std::function<GoldenLimit(const Json& golden, const Backend& backend)>& limit) {
   int checked = 0;
   for (const Json& c : file.at("cases")) {
-    const std::string name = c.at("name");
-    SCOPED_TRACE(name);
-    Graph graph;
-    std::vector<Value> inputs;  // those left out among them
-    std::vector<Value> given;
-    std::vector<const Json*> tensors;
-    for (const Json& input : c.at("inputs")) {
-      inputs.emplace_back();
-      if (input.is_null()) continue;
-      inputs.back() = graph.input("in" + std::to_string(given.size()), DType::f32, shape_of(input));
-      given.push_back(inputs.back());
-      tensors.push_back(&input);
+    SCOPED_TRACE(c.at("name").get<std::string>());
+    const GoldenGraph g = golden_graph(c);
+    for (const auto& [value, wanted] : g.outputs)
+      ASSERT_TRUE(g.graph[value].shape == shape_of(*wanted)) << g.graph[value].shape.str();
+    if (c.contains("cotangent")) {
+      ASSERT_EQ(g.gradients.size(), c.at("gradients").size());
     }
-    const Value y =
-        graph.apply(c.at("op").get<std::string>(), "y", inputs, attrs_of(c.at("attrs")));
-    ASSERT_TRUE(graph[y].shape == shape_of(c.at("output")));
-    const Value cotangent = graph.input("cotangent", DType::f32, graph[y].shape);
-    const Value loss = graph.apply("reduce", "loss", {graph.apply("mul", "by", {y, cotangent})},
-                                   {{"axis", std::string("all")}, {"op", std::string("sum")}});
-    graph.output(y);
-    const std::vector<Value> grads = gradients(graph, loss, given);
-    for (const Value grad : grads) graph.output(grad);
-    ASSERT_EQ(grads.size(), c.at("gradients").size());
     for (const Backend& backend : cpu_backends()) {
       SCOPED_TRACE(backend.name);
       const auto device = backend.make_device(2);
       const auto store = device->make_store();
-      const auto write = [&](Value value, const Json& tensor) {
-        const ValueInfo& info = graph[value];
-        store->write(info.name, golden_tensor(info.shape, tensor.at("values"), backend.real));
-      };
-      for (std::size_t i = 0; i < given.size(); ++i) write(given[i], *tensors[i]);
-      write(cotangent, c.at("cotangent"));
-      const auto program = device->compile(graph, *store, {});
+      for (const auto& [value, tensor] : g.given)
+        store->write(g.graph[value].name, tensor_of(*tensor, backend.real));
+      const auto program = device->compile(g.graph, *store, {});
       program->run();
       const GoldenLimit how = limit(c, backend);
-      expect_golden(program->read(graph[y].name), c.at("output").at("values"), how, "value",
-                    c.contains("scale") ? &c.at("scale") : nullptr);
-      for (std::size_t i = 0; i < grads.size(); ++i)
-        expect_golden(program->read(graph[grads[i]].name), c.at("gradients")[i].at("values"), how,
-                      "gradient " + std::to_string(i));
+      for (std::size_t i = 0; i < g.outputs.size(); ++i) {
+        const auto& [value, wanted] = g.outputs[i];
+        const Value root = g.graph.root(value);
+        expect_golden(root ? store->read(g.graph[root].name) : program->read(g.graph[value].name),
+                      wanted->at("values"), how, g.graph[value].name,
+                      i == 0 && c.contains("scale") ? &c.at("scale") : nullptr);
+      }
+      for (std::size_t i = 0; i < g.gradients.size(); ++i)
+        expect_golden(program->read(g.graph[g.gradients[i]].name),
+                      c.at("gradients")[i].at("values"), how, "gradient " + std::to_string(i));
     }
     ++checked;
   }
   EXPECT_EQ(checked, cases);
+}
+
+std::set<std::string> golden_operators(const Json& file) {
+  std::set<std::string> names;
+  for (const Json& c : file.at("cases")) {
+    const GoldenGraph g = golden_graph(c);
+    for (const Node& node : g.graph.nodes())
+      if (node.name != "by" && node.name != "loss") names.emplace(op_def(node.op).name);
+  }
+  return names;
 }
 
 }  // namespace cuvae::testing

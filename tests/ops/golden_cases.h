@@ -1,10 +1,18 @@
 #pragma once
 // Operators against golden files: the cases of one file (tests/golden/README.md tells what makes
-// it), each an operator with its attributes and inputs, the wanted output, and the gradients of the
-// sum of the output times a cotangent.
+// it). A case is
+//   name, op, attrs
+//   inputs     each {shape, values}, or null: left out. `dtype`: i64 or u8, else the backend's
+//   reals.
+//              `constant`: nothing is derived by it; `state`: the operator changes it in place
+//   output     {shape, values}; or `outputs`, several of them, null where one is not looked at
+//   cotangent  of the first output, and `gradients`, those of sum(output * cotangent) by every
+//              real input that is neither constant nor state; neither: nothing is derived
+//   scale      for each element of the first output, what a limit is of
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 
 #include "ops/parity_check.h"
@@ -28,10 +36,12 @@ struct GoldenLimit {
 void expect_golden(const Tensor& got, const nlohmann::json& values, const GoldenLimit& how,
                    const std::string& what, const nlohmann::json* scales = nullptr);
 
-// Runs every case on every CPU backend. A case may have `scale`, a number for each element of the
-// output, of which the limit is then. Fails where there are not `cases` of them.
+// Runs every case on every CPU backend. Fails where there are not `cases` of them.
 void check_golden_cases(
     const nlohmann::json& file, int cases,
     const std::function<GoldenLimit(const nlohmann::json& golden, const Backend& backend)>& limit);
+
+// The operators that the cases of a file compute, those of their gradients among them.
+[[nodiscard]] std::set<std::string> golden_operators(const nlohmann::json& file);
 
 }  // namespace cuvae::testing
