@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -57,24 +58,27 @@ NamedTensor& named(std::vector<NamedTensor>& weights, std::string_view name, con
   return *found;
 }
 
+// Rows of the data by chance, each once: equal ones would have equal gradients for ever. Where
+// there are fewer than components, the others keep what they have.
 void start_pseudo_inputs(NamedTensor& start, const Prior& prior, const InputSpec& input,
                          const DatasetSplit& split, std::uint64_t seed) {
   const auto width = static_cast<std::size_t>(input.features());
   const Shuffle shuffle(seed, start_epoch, split.size());
   Tensor rows(DType::f64, start.tensor.shape());  // [C, D]
-  const std::int64_t drawn = std::min(prior.components(), split.size());
+  const auto wanted = static_cast<std::size_t>(prior.components());
   const Prepared prepared(input);
+  std::set<std::vector<double>> there;
   with_values(input, *split.images, [&](const auto values) {
-    for (std::int64_t c = 0; c < drawn; ++c) {
-      const auto from = static_cast<std::size_t>(shuffle(c)) * width;
-      const auto to = static_cast<std::size_t>(c) * width;
-      for (std::size_t j = 0; j < width; ++j)
-        rows.as<double>()[to + j] = prepared(values[from + j]);
+    std::vector<double> row(width);
+    for (std::int64_t at = 0; at < split.size() && there.size() < wanted; ++at) {
+      const auto from = static_cast<std::size_t>(shuffle(at)) * width;
+      for (std::size_t j = 0; j < width; ++j) row[j] = prepared(values[from + j]);
+      const auto to = static_cast<std::ptrdiff_t>(there.size() * width);
+      if (there.insert(row).second) std::ranges::copy(row, rows.as<double>().begin() + to);
     }
   });
   const Tensor raw = prior.raw_pseudo_inputs(rows);
-  std::ranges::copy(raw.as<float>().first(static_cast<std::size_t>(drawn) * width),
-                    start.tensor.as<float>().begin());
+  std::ranges::copy(raw.as<float>().first(there.size() * width), start.tensor.as<float>().begin());
 }
 
 }  // namespace

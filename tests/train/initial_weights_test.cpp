@@ -126,6 +126,19 @@ TEST(InitialWeights, PseudoInputsAreWhatTheEncoderReads) {
   reals.train->images = std::make_shared<const Tensor>(std::move(values));
   config.data.scale = "none";
   expect_rows(rows(config, reals), {{-3, 0.5, 2, 7}, {1, -1, 4, 0}});
+  // Equal rows make one; a component that finds none keeps what it has.
+  Dataset equal = reals;
+  Tensor five(DType::f32, Shape{5, 4});
+  for (std::size_t i = 0; i < 20; ++i) five.as<float>()[i] = given[i / 4 == 2 ? 4 + i % 4 : i % 4];
+  equal.train->images = std::make_shared<const Tensor>(std::move(five));
+  expect_rows(rows(config, equal), {{-3, 0.5, 2, 7}, {1, -1, 4, 0}});
+  config.model.latent.components = 3;
+  const Model model(config.model, input_spec(equal, config.data));
+  const auto own = model.initial_weights(0), with = initial_weights(model, config, equal);
+  const auto kept = std::ranges::find(own, "prior.pseudo_inputs", &NamedTensor::name);
+  const auto made = std::ranges::find(with, "prior.pseudo_inputs", &NamedTensor::name);
+  EXPECT_TRUE(
+      std::ranges::equal(kept->tensor.as<float>().last(4), made->tensor.as<float>().last(4)));
 }
 
 TEST(InitialWeights, ALayerWithoutBiasIsAnError) {
