@@ -102,7 +102,7 @@ ${head}
 ${rule}
 ${rows}")
 file(WRITE "${MUTATIONS_TABLE}" "${table}")
-message("${table}")
+message("${summary} The table: ${MUTATIONS_TABLE}")
 if(NOT missed STREQUAL "")
   message(FATAL_ERROR "found by no build:\n${missed}")
 endif()
