@@ -144,6 +144,12 @@ void print(const SampleJudgement& judged, const Options& options, const Output& 
       "                precision {:.4f}, recall {:.4f} (k = {}); {} samples against {} of {}",
       judged.precision_recall.precision, judged.precision_recall.recall, judged.precision_recall.k,
       format_count(judged.n), format_count(judged.n), options.split));
+  if (const std::int64_t usual = KidOptions{}.subset_size; judged.kid.subset_size < usual) {
+    output.text(
+        fmt::format("                subsets of {} rows instead of {}: no figures to compare with "
+                    "others; give --kid-samples {} or more, of a split as large",
+                    judged.kid.subset_size, format_count(usual), format_count(2 * usual)));
+  }
 }
 
 int eval(const Options& options, const Output& output) {

@@ -122,6 +122,9 @@ TEST_F(EvaluationCommands, SamplesOf28By28AreJudged) {
       16);
   const std::string text = in_folder({"eval", "run", "--kid"}).out;
   EXPECT_NE(text.find("kid_mnist_v1    KID "), std::string::npos) << text;
+  EXPECT_NE(text.find("subsets of 32 rows instead of 1,000: no figures to compare with others"),
+            std::string::npos)
+      << text;
   expect_refused({"eval", "run", "--kid", "--kid-samples", "3"}, 2, "--kid-samples");
 }
 
