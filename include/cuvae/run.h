@@ -192,6 +192,9 @@ struct FoldsReport {
   double total_seconds = 0;  // with those of the processes that it went on from
   bool running = false;      // as it stands in the file while they train
   bool interrupted = false;
+  // What the configuration said of what each fold, where it says 0, has a value of its own for.
+  std::int64_t schedule_steps = 0;  // train.schedule.steps
+  std::int64_t dataset = 0;         // objective.dataset
   std::vector<FoldReport> results;
   // Over those that did not diverge; nothing where there are none.
   std::optional<MetricsSpread> train;
@@ -209,7 +212,7 @@ inline constexpr std::int64_t most_folds = 1000;
 FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRunOptions& options);
 
 // One JSON object: {schema, state, folds, seed, device, exec, seconds, total_seconds, interrupted,
-// mean: {train, validation, test}, sd: the same, results: [{fold, folder, state, epochs, steps,
+// told: {schedule_steps, dataset}, mean: {train, validation, test}, sd: the same, results: [{fold, folder, state, epochs, steps,
 // best_epoch, diverged, train, validation, test}]}; states as in replicas_json(), and "waiting" for
 // a fold that has not begun.
 [[nodiscard]] std::string folds_json(const FoldsReport& report);
@@ -225,6 +228,8 @@ struct FoldsSummary {
   };
   std::int64_t seed = 0;
   double total_seconds = 0;
+  std::int64_t schedule_steps = 0;
+  std::int64_t dataset = 0;
   std::vector<Fold> folds;
 };
 [[nodiscard]] std::optional<FoldsSummary> read_folds(const std::filesystem::path& run);

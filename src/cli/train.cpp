@@ -254,9 +254,18 @@ Config folds_config(const Options& options, const FoldsSummary& before) {
     std::error_code ignored;
     if (!std::filesystem::exists(file, ignored)) continue;
     Config config = config_of(options, file);
-    // What a fold has filled in is its own: the others have theirs, or get it.
-    if (!options.config.has_source())
-      config.data.folds = config.data.fold = config.objective.dataset = 0;
+    if (options.config.has_source()) return config;
+    // What this fold has filled in is its own: the others have theirs, or get it.
+    config.data.folds = config.data.fold = 0;
+    ConfigSources sources;
+    sources.file = file;
+    const Config own = load_config(sources);
+    if (config.objective.dataset == own.objective.dataset) {
+      config.objective.dataset = before.dataset;
+    }
+    if (config.train.schedule.steps == own.train.schedule.steps) {
+      config.train.schedule.steps = before.schedule_steps;
+    }
     return config;
   }
   throw Error(Status::input, "the folder has lost its folds", options.out,

@@ -115,6 +115,8 @@ std::optional<FoldsSummary> read_folds(const fs::path& run) {
     FoldsSummary summary;
     json.at("seed").get_to(summary.seed);
     json.at("total_seconds").get_to(summary.total_seconds);
+    json.at("told").at("schedule_steps").get_to(summary.schedule_steps);
+    json.at("told").at("dataset").get_to(summary.dataset);
     for (const nlohmann::json& entry : json.at("results")) {
       const auto next = static_cast<std::int64_t>(summary.folds.size());
       if (entry.at("fold").get<std::int64_t>() != next) throw refuse();
@@ -143,6 +145,8 @@ FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRun
   FoldsReport report;
   report.run = folder.path;
   report.seed = config.train.seed;
+  report.schedule_steps = config.train.schedule.steps;
+  report.dataset = config.objective.dataset;
   for (std::int64_t f = 0; f < folds; ++f) {
     FoldReport fold;
     fold.fold = f;
@@ -170,20 +174,15 @@ FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRun
   std::optional<FreshGroup> made;
   std::optional<Error> diverged;
   std::size_t trained = 0;
-  std::int64_t told_rows = config.objective.dataset;  // beta_tc's, where they are no fold's own
   for (FoldReport& fold : report.results) {
     if (!fold.diverged.empty()) continue;
     const RunFolder own{folder.of(fold.fold)};
     TrainRunOptions how = options_of_fold(options, folds, fold.fold, own);
     if (!how.resume) how.init_from = inherited;
-    Config of = config_of_fold(config, folds, fold.fold);
-    of.objective.dataset = told_rows;
+    const Config of = config_of_fold(config, folds, fold.fold);
     TrainRun run(of, how, own.path);
     if (!workplace) workplace = open_workplace(of, options, 1);
     run.open(*workplace);
-    if (const std::int64_t rows = run.config().objective.dataset;
-        rows != run.dataset().train->size())
-      told_rows = rows;  // what begun ones were told, the others are
     static_cast<void>(run.rehearse_end());
     if (!made) {
       announce(run, how, folder.path, fmt::format("{} folds one after the other", folds));

@@ -84,6 +84,8 @@ std::string group_json(const Report& report, const char* kind, const std::vector
   if constexpr (requires { report.samples_per_second; })
     json["samples_per_second"] = report.samples_per_second;
   json["interrupted"] = report.interrupted;
+  if constexpr (requires { report.schedule_steps; })
+    json["told"] = {{"schedule_steps", report.schedule_steps}, {"dataset", report.dataset}};
   add_spreads(json, {report.train, report.validation, report.test});
   json["results"] = Json::array();
   for (const Member& member : members) {

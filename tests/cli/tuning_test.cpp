@@ -235,6 +235,24 @@ TEST_F(Tuning, FoldsHaveTheirOwnNumberOfRows) {
   EXPECT_EQ(more.status, 0) << more.err;
 }
 
+// Nor is the horizon of a schedule that of another fold, which may have more steps.
+TEST_F(Tuning, FoldsHaveTheirOwnHorizon) {
+  ASSERT_EQ(train("all", {"--folds", "3", "--epochs", "2", "--batch-size", "57", "--set",
+                          "train.schedule={ type = \"cosine\" }"})
+                .status,
+            0);
+  expect_contains(bytes("all/fold-0/config.toml"), "schedule.steps = 4\n");  // 170 rows
+  expect_contains(bytes("all/fold-2/config.toml"), "schedule.steps = 6\n");  // 171
+  EXPECT_EQ(Json::parse(bytes("all/folds.json")).at("told").at("schedule_steps"), 0);
+  const ProcessResult more = run_here({"train", "--resume", "--out", "all", "--epochs", "3"});
+  EXPECT_EQ(more.status, 0) << more.err;
+  expect_contains(bytes("all/fold-2/config.toml"), "schedule.steps = 6\n");
+  // What a user says is that of all, and may not change.
+  const ProcessResult told = run_here(
+      {"train", "--resume", "--out", "all", "--epochs", "4", "--set", "train.schedule.steps=5"});
+  expect_refused(told, 2, "`train.schedule.steps` is 5 now and was 4");
+}
+
 // Where the user has said it, it is the same of all, those of a resumed command included.
 TEST_F(Tuning, FoldsAreToldANumberOfRows) {
   Process process({"train", "small.toml", "--folds", "3", "--out", "all", "--epochs", "1000000",
