@@ -592,6 +592,11 @@ class FreeRuns(unittest.TestCase):
         self.assertFalse(judged("mnist-mlp", [100, 101, 102], [101, 102.5, 103])[2])
         self.assertTrue(judged("keras-conv", [100, 101, 102], [101, 102.5, 103])[2])
         self.assertFalse(judged("keras-conv", [100, 101, math.nan], [101, 102.5, 103])[2])
+        # Where seeds differ by more than the limit, three standard errors are it.
+        self.assertTrue(judged("conv-64", [300, 310, 290], [305, 315, 310])[2])
+        self.assertFalse(judged("conv-64", [300, 301, 302], [311, 312, 313])[2])
+        self.assertTrue(judged("conv-64", [300, 300.1, 300], [300.8, 300.9, 300.9])[2])
+        self.assertFalse(judged("conv-64", [300, math.nan, 302], [300, 301, 302])[2])
         lines, notes, good = judged("mnist-mlp", [100, 101, 102], [101, 101.5])
         self.assertEqual(len(lines), 2)
         self.assertIn("cuvae 100.00, 101.00, 102.00; PyTorch 101.00, 101.50)", notes[0])
