@@ -212,9 +212,9 @@ inline constexpr std::int64_t most_folds = 1000;
 FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRunOptions& options);
 
 // One JSON object: {schema, state, folds, seed, device, exec, seconds, total_seconds, interrupted,
-// told: {schedule_steps, dataset}, mean: {train, validation, test}, sd: the same, results: [{fold, folder, state, epochs, steps,
-// best_epoch, diverged, train, validation, test}]}; states as in replicas_json(), and "waiting" for
-// a fold that has not begun.
+// told: {schedule_steps, dataset}, mean: {train, validation, test}, sd: the same, results: [{fold,
+// folder, state, epochs, steps, best_epoch, diverged, train, validation, test}]}; states as in
+// replicas_json(), and "waiting" for a fold that has not begun.
 [[nodiscard]] std::string folds_json(const FoldsReport& report);
 
 // What a folder of folds holds; nothing where it has no folds.json. Error(input) where that is
@@ -309,6 +309,8 @@ class LoadedRun {
   [[nodiscard]] const Model& model() const noexcept { return *model_; }
   // Labels that its training rows had, of a conditional model; empty where its file does not tell.
   [[nodiscard]] const std::vector<std::int64_t>& trained_labels() const noexcept { return labels_; }
+  // SHA-256 of the data that the run was trained on; empty where its folder does not tell.
+  [[nodiscard]] const std::string& trained_on() const noexcept { return trained_on_; }
   [[nodiscard]] Device& device() noexcept { return device_; }
   [[nodiscard]] Store& store() noexcept { return *store_; }
 
@@ -363,6 +365,7 @@ class LoadedRun {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Decoder> decoder_;
   std::vector<std::int64_t> labels_;
+  std::string trained_on_;
 };
 
 // What a run folder holds, for `cuvae info RUN`; reads no data.

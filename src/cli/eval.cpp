@@ -29,10 +29,10 @@ struct Options {
   bool kid = false;
 };
 
-Json json_of(const LatentStatistics& latents) {
+Json json_of(const LatentStatistics& latents, bool autoencoder) {
   return {{"samples", latents.n},
           {"threshold", LatentStatistics::active_threshold},
-          {"kl", latents.kl},
+          {"kl", autoencoder ? Json(nullptr) : Json(latents.kl)},
           {"variance", latents.variance},
           {"bounded", latents.bounded}};
 }
@@ -106,7 +106,7 @@ void print(const Evaluation& result, const std::string& prior, const Options& op
   if (result.mean_squared_error)
     output.text(fmt::format("squared error   {:.6f} a feature, mean", *result.mean_squared_error));
   if (latents.bounded > 0)
-    output.text(fmt::format("logvar          {:.2g} % beyond +-10, where the soft bound holds them",
+    output.text(fmt::format("logvar          {:.3g} % beyond +-10, where the soft bound holds them",
                             100 * latents.bounded));
   output.text(fmt::format("active units    {} of {} (variance of the mean above {}, {} of {})",
                           result.active_units, latents.kl.size(),
@@ -167,6 +167,10 @@ int eval(const Options& options, const Output& output) {
   LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
+  if (options.data.empty() && !run.trained_on().empty() && run.trained_on() != data->sha256) {
+    output.log(fmt::format("note: the data at {} are not those of the training (SHA-256 {})",
+                           data->path.string(), run.trained_on()));
+  }
   const DatasetSplit& split = select_split(*data, options.split);
   // First, because it may be refused.
   std::optional<SampleJudgement> judged;
@@ -190,16 +194,16 @@ int eval(const Options& options, const Output& output) {
        {"z_samples", what.z_samples},
        {"device", device_name},
        {"loss", metrics.loss},
-       {"neg_elbo", metrics.neg_elbo},
+       {"neg_elbo", metrics.autoencoder ? Json(nullptr) : Json(metrics.neg_elbo)},
        {"reconstruction", metrics.reconstruction},
-       {"kl", metrics.kl},
+       {"kl", metrics.autoencoder ? Json(nullptr) : Json(metrics.kl)},
        {"accuracy", or_null(metrics.accuracy)},
        {"classification_error", metrics.accuracy ? Json(1 - *metrics.accuracy) : Json(nullptr)},
        {"likelihood", result.likelihood},
        {"bits_per_dim", or_null(result.bits_per_dim)},
        {"mean_squared_error", or_null(result.mean_squared_error)},
        {"active_units", result.active_units},
-       {"latents", json_of(result.latents)},
+       {"latents", json_of(result.latents, metrics.autoencoder)},
        {"mutual_information", json_of(result.mutual_information)},
        {"iw_samples", result.iw_samples},
        {"log_likelihood", or_null(result.log_likelihood)},

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/options.h"
+#include "config/keys.h"
 #include "cuvae/error.h"
 #include "cuvae/run.h"
 #include "cuvae/version.h"
@@ -166,6 +169,24 @@ std::string product_text(const std::string& name) {
                      matrix(k, n, transposed[1]), m, n, after, precision, operands, result);
 }
 
+// "objective: beta_tc, beta 6, alpha 1, ...": a choice and the keys of `table` that are its own, or
+// are not as they were left; those of `told` are told elsewhere.
+std::string settings_text(const Config& config, std::string_view table,
+                          std::initializer_list<std::string_view> told) {
+  const Config standard;
+  std::string text;
+  for (const config::Key& key : config::keys()) {
+    if (!key.path.starts_with(table) || !config::applies(key, config)) continue;
+    const std::string_view name = key.path.substr(table.size());
+    if (name == "type" || std::ranges::find(told, name) != told.end()) continue;
+    const std::string value = config::value_as_toml(key, config);
+    const bool own = !key.types.empty();
+    if (own || value != config::value_as_toml(key, standard))
+      text += fmt::format(", {} {}", name, value);
+  }
+  return text;
+}
+
 bool has_beta(const ObjectiveConfig& objective) {
   return objective.type == "elbo" || objective.type == "mmd";
 }
@@ -175,6 +196,10 @@ std::string objective_text(const Config& config, double beta, bool reduced) {
   const ObjectiveConfig& objective = config.objective;
   std::string text = "objective: " + objective.type;
   if (objective.samples > 1) text += fmt::format(", {} samples", objective.samples);
+  text += settings_text(config, "objective.",
+                        {"samples", "beta", "kl", "pixel_reduction", "latent_reduction"});
+  if (objective.kl != "analytic") text += ", the KL by the samples";
+  if (objective.type == "beta_tc") text += fmt::format(", beta {}", objective.beta);
   if (!has_beta(objective)) return text;
   text += fmt::format(", beta {}", objective.beta);
   if (reduced)
@@ -273,7 +298,7 @@ int config_info(const Options& options, const Output& output) {
       parameters.push_back({{"name", part.name}, {"shape", shape}});
     }
   }
-  output.text("what each layer makes of an image:");
+  output.text("what each layer makes of a sample:");
   const std::vector<Model::Layer> made = model.layers();
   const auto widest = [&](auto text) {
     std::size_t width = 0;
@@ -295,6 +320,13 @@ int config_info(const Options& options, const Output& output) {
       reduction_factors(config.objective, input.features(), config.model.latent.size);
   const double beta = effective_beta(config.objective, input.features(), config.model.latent.size);
   output.text(objective_text(config, beta, reduced.reconstruction != 1 || reduced.kl != 1));
+  output.text(fmt::format("likelihood: {}{}", config.model.likelihood.type,
+                          settings_text(config, "model.likelihood.", {})));
+  output.text(fmt::format("latents: {}, prior {}{}", config.model.latent.size,
+                          config.model.latent.prior,
+                          settings_text(config, "model.latent.", {"size", "prior"})));
+  output.text(fmt::format("optimizer: {}, lr {}{}", config.train.optimizer.type, config.train.lr,
+                          settings_text(config, "train.optimizer.", {})));
   output.text(fmt::format(
       "memory of a step, batch {}: arena {}, persistent {} (data {})", spec.batch,
       format_bytes(plan.arena_bytes), format_bytes(plan.persistent_bytes),
@@ -324,6 +356,9 @@ int config_info(const Options& options, const Output& output) {
                  {"layers", parameters},
                  {"network", network},
                  {"objective", config.objective.type},
+                 {"likelihood", config.model.likelihood.type},
+                 {"prior", config.model.latent.prior},
+                 {"optimizer", config.train.optimizer.type},
                  {"effective_beta", has_beta(config.objective) ? Json(beta) : Json()},
                  {"data", data},
                  {"kl_weight_beside_mse", weight ? Json(*weight) : Json(nullptr)},
@@ -337,10 +372,11 @@ int config_info(const Options& options, const Output& output) {
 }
 
 int info(const Options& options, const Output& output) {
-  const bool about_config = options.config.has_source() || !options.dump_plan.empty();
+  const bool about_config =
+      options.config.has_source() || options.config.builds() || !options.dump_plan.empty();
   if (!options.run.empty() && about_config) {
     throw Error(Status::usage, "a run and a configuration at once", "command line",
-                "give RUN, or --config, or --preset");
+                "give RUN, or --config, --preset or settings");
   }
   if (std::filesystem::path(options.run).extension() == ".toml") {
     throw Error(Status::usage, fmt::format("`{}` is a configuration, not a run", options.run),

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <system_error>
@@ -104,6 +105,12 @@ Config ConfigFlags::load(const std::filesystem::path& instead) const {
     }
   }
   return load_config(sources);
+}
+
+bool ConfigFlags::builds() const {
+  return !sets_.empty() || std::any_of(flags_.begin(), flags_.end(), [](const Flag& flag) {
+    return flag.option->count() > 0 && !flag.key.starts_with("run.");
+  });
 }
 
 std::int64_t parse_integer(const std::string& text, std::string_view flag, std::int64_t low,

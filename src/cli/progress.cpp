@@ -40,7 +40,7 @@ const char* name_of(const Metrics& m) {
 }
 
 std::string fold_of(std::int64_t fold, std::int64_t folds) {
-  return folds > 0 ? fmt::format("fold {}/{}  ", fold, folds) : "";
+  return folds > 0 ? fmt::format("fold-{} ({}/{})  ", fold - 1, fold, folds) : "";
 }
 
 }  // namespace

@@ -41,8 +41,10 @@ int score(const Options& options, const Output& output) {
   std::string csv = "index,neg_elbo,reconstruction,kl";
   csv += iw.empty() ? "\n" : ",iw\n";
   for (std::size_t i = 0; i < scores.kl.size(); ++i) {
-    csv += fmt::format("{},{:.9g},{:.9g},{:.9g}", i, scores.reconstruction[i] + scores.kl[i],
-                       scores.reconstruction[i], scores.kl[i]);
+    csv += run.model().autoencoder()  // no bound
+               ? fmt::format("{},,{:.9g},", i, scores.reconstruction[i])
+               : fmt::format("{},{:.9g},{:.9g},{:.9g}", i, scores.reconstruction[i] + scores.kl[i],
+                             scores.reconstruction[i], scores.kl[i]);
     csv += iw.empty() ? "\n" : fmt::format(",{:.9g}\n", iw[i]);
   }
   write_file(options.out, csv);

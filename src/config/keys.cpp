@@ -95,7 +95,7 @@ std::vector<Key> make_keys() {
       simple(Kind::text, "name", CUVAE_FIELD(name), "names the runs: runs/<name>-<n>"),
 
       simple(Kind::text, "data.path", CUVAE_FIELD(data.path),
-             "folder or file; a relative path counts from this file. fashion-mnist and "
+             "folder or file, IDX or .npy; a relative path counts from this file. fashion-mnist and "
              "synthetic:NAME are "
              "sources (`cuvae presets`)"),
       choice("data.scale", CUVAE_FIELD(data.scale), {"unit", "none", "standardise"},
@@ -681,19 +681,24 @@ std::string value_as_toml(const Key& key, const Config& config) {
   return {};
 }
 
+std::string range_text(const Key& key) {
+  if (key.kind != Kind::integer) return fmt::format("{} to {}", key.low, key.high);
+  if (key.int_high == std::numeric_limits<std::int64_t>::max())
+    return fmt::format("at least {}", key.int_low);
+  return fmt::format("{} to {}", key.int_low, key.int_high);
+}
+
 std::string allowed_text(const Key& key) {
+  const std::string range = range_text(key);
   switch (key.kind) {
     case Kind::boolean: return "true or false";
     case Kind::integer:
-      if (key.int_high == std::numeric_limits<std::int64_t>::max()) {
-        return fmt::format("an integer of at least {}", key.int_low);
-      }
-      return fmt::format("an integer from {} to {}", key.int_low, key.int_high);
+      return fmt::format("an integer {}{}", range.starts_with("at") ? "of " : "from ", range);
     case Kind::number:
       if (key.word != nullptr)
-        return fmt::format("a number from {} to {}, {}", key.low, key.high, listed(key.choices));
-      return fmt::format("a number from {} to {}", key.low, key.high);
-    case Kind::pair: return fmt::format("two numbers from {} to {}, [a, b]", key.low, key.high);
+        return fmt::format("a number from {}, {}", range, listed(key.choices));
+      return fmt::format("a number from {}", range);
+    case Kind::pair: return fmt::format("two numbers from {}, [a, b]", range);
     case Kind::choice: return listed(key.choices);
     case Kind::layers: return "an array of layers, [{ type = \"linear\", out = 512 }, ...]";
     case Kind::out_layer: return "a layer, { type = \"linear\" }";

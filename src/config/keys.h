@@ -75,6 +75,8 @@ void resolve_defaults(Config& config, const Places& places);
 [[nodiscard]] std::string toml_string(std::string_view text);  // a TOML basic string
 [[nodiscard]] std::string number_as_toml(double value);
 
+// "1 to 1048576"; of an integer without an upper end "at least 1".
+[[nodiscard]] std::string range_text(const Key& key);
 // "an integer from 1 to 1048576": completes "give ...".
 [[nodiscard]] std::string allowed_text(const Key& key);
 // "`train.batch_size`", and the whole "did you mean" or a pointer to the list of keys.

@@ -50,6 +50,9 @@ std::string comment_of(const config::Key& key) {
   } else if (!key.types.empty()) {
     comment = fmt::format("{}: {}", joined(key.types), comment);
   }
+  if (key.kind == config::Kind::integer || key.kind == config::Kind::number ||
+      key.kind == config::Kind::pair)
+    comment += fmt::format(" ({})", config::range_text(key));
   return comment;
 }
 

@@ -193,8 +193,8 @@ FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRun
       report.running = true;
     }
     if (options.on_message)
-      options.on_message(fmt::format("fold {} of {}: {} training samples, {} for validation",
-                                     fold.fold + 1, folds,
+      options.on_message(fmt::format("fold-{} ({}/{}): {} training samples, {} for validation",
+                                     fold.fold, fold.fold + 1, folds,
                                      format_count(run.dataset().train->size()),
                                      format_count(run.dataset().validation->size())));
     run.start();
@@ -225,8 +225,8 @@ FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRun
       if (!diverged) diverged.emplace(*run.diverged());
       if (!run.made()->kept()) run.made()->remove();
       if (options.on_message)
-        options.on_message(fmt::format("fold {} of {} diverged: {}", fold.fold + 1, folds,
-                                       run.diverged()->what()));
+        options.on_message(fmt::format("fold-{} ({}/{}) diverged: {}", fold.fold, fold.fold + 1,
+                                       folds, run.diverged()->what()));
     } else {
       ++trained;
     }

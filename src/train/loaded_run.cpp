@@ -42,7 +42,22 @@ std::string no_bits_because(const std::string& likelihood, const InputSpec& inpu
   const LikelihoodInfo* info = find_likelihood(likelihood);
   if (info != nullptr && info->bits == LikelihoodBits::continuous && input.dtype == DType::u8)
     return "a density has none of bytes unless they are dequantised, data.dequantise = true";
+  if (info != nullptr && info->bits == LikelihoodBits::continuous)
+    return "a density of reals has none";
+  if (likelihood == "multinomial" || (info != nullptr && info->target == LikelihoodTarget::counts))
+    return "not told of counts";
   return "the likelihood is no probability of these data";
+}
+
+// Of a run's folder; a model by itself does not tell.
+std::string data_of_training(const fs::path& run) {
+  const fs::path file = RunFolder{run}.environment();
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return {};
+  const auto json = nlohmann::json::parse(read_file(file, config_cap), nullptr, false);
+  const nlohmann::json::json_pointer at("/data/sha256");
+  if (!json.is_object() || !json.contains(at) || !json.at(at).is_string()) return {};
+  return json.at(at).get<std::string>();
 }
 
 void require_samples(std::int64_t count, std::int64_t least, const std::string& what,
@@ -127,6 +142,7 @@ LoadedRun::LoadedRun(const fs::path& run, Device& device, const CompileOptions& 
   model_ = std::make_unique<Model>(model_of(file));
   config_ = read_config(run, *model_);
   labels_ = cuvae::trained_labels(file);
+  trained_on_ = data_of_training(run);
   store_ = device.make_store();
   model_->load(*store_, file.tensors, file.source);
 }

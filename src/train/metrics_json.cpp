@@ -10,6 +10,7 @@ nlohmann::ordered_json as_json(const Metrics& metrics) {
                                  {"reconstruction", metrics.reconstruction},
                                  {"kl", metrics.kl},
                                  {"n", metrics.n}};
+  if (metrics.autoencoder) json["neg_elbo"] = json["kl"] = nullptr;  // it has none
   if (metrics.accuracy) json["accuracy"] = *metrics.accuracy;
   return json;
 }

@@ -228,9 +228,14 @@ MetricsLine parse_metrics_line(const nlohmann::json& line, std::string_view wher
     line.at("split").get_to(parsed.split);
     line.at("n").get_to(parsed.metrics.n);
     line.at("loss").get_to(parsed.metrics.loss);
-    line.at("neg_elbo").get_to(parsed.metrics.neg_elbo);
     line.at("reconstruction").get_to(parsed.metrics.reconstruction);
-    line.at("kl").get_to(parsed.metrics.kl);
+    parsed.metrics.autoencoder = line.at("neg_elbo").is_null();
+    if (parsed.metrics.autoencoder) {
+      parsed.metrics.neg_elbo = parsed.metrics.reconstruction;
+    } else {
+      line.at("neg_elbo").get_to(parsed.metrics.neg_elbo);
+      line.at("kl").get_to(parsed.metrics.kl);
+    }
     if (line.contains("accuracy")) parsed.metrics.accuracy = line.at("accuracy").get<double>();
     line.at("seconds").get_to(parsed.seconds);
     return parsed;
@@ -251,6 +256,7 @@ std::string metrics_line(std::int64_t epoch, std::int64_t step, const std::strin
   json["neg_elbo"] = metrics.neg_elbo;
   json["reconstruction"] = metrics.reconstruction;
   json["kl"] = metrics.kl;
+  if (metrics.autoencoder) json["neg_elbo"] = json["kl"] = nullptr;  // it has none
   if (metrics.accuracy) json["accuracy"] = *metrics.accuracy;
   json["beta"] = beta;
   json["lr"] = lr;

@@ -261,8 +261,10 @@ TrainRun::TrainRun(const Config& config, const TrainRunOptions& options, fs::pat
   require_same(config_, folder_);
   std::error_code error;
   if (!fs::exists(folder_.last(), error)) {
-    throw Error(Status::input, "the run has no checkpoint to go on from", folder_.last().string(),
-                "put it back, or start anew with --overwrite");
+    throw Error(
+        Status::input, "the run has no checkpoint to go on from", folder_.last().string(),
+        "where it is being trained, wait for the first one; else put it back, or start anew "
+        "with --overwrite");
   }
   checkpoint_ = read_safetensors(folder_.last());
   require_finite(checkpoint_);
@@ -371,7 +373,7 @@ std::vector<std::string> TrainRun::inheritance() const {
                                                 inherited_->taken.size(), all)};
   if (!inherited_->own.empty()) lines.push_back("  not taken: " + some_of(inherited_->own));
   if (!inherited_->unused.empty())
-    lines.push_back("  of no use there: " + some_of(inherited_->unused));
+    lines.push_back("  there, not used here: " + some_of(inherited_->unused));
   return lines;
 }
 

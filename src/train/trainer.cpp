@@ -151,6 +151,8 @@ void require_real(const Dataset& dataset, bool unit) {
       const bool fits = unit ? values[i] >= 0 && values[i] <= 1 : std::isfinite(values[i]);
       if (fits) continue;
       const auto at = static_cast<std::int64_t>(i);
+      const bool counts = std::ranges::all_of(
+          values, [](float value) { return value >= 0 && value == std::floor(value); });
       throw Error(Status::input,
                   fmt::format("row {}, feature {} of the {} split is {}{}", at / width, at % width,
                               split == &dataset.train  ? "training"
@@ -159,9 +161,11 @@ void require_real(const Dataset& dataset, bool unit) {
                               values[i],
                               unit ? ", which `data.scale` = \"unit\" takes from 0 to 1 only" : ""),
                   dataset.path.string(),
-                  unit ? "use `data.scale` = \"standardise\" (or \"none\") with "
-                         "`model.likelihood.type` = \"gaussian\""
-                       : "give finite numbers");
+                  !unit    ? "give finite numbers"
+                  : counts ? "of counts use `model.likelihood.type` = \"negative_binomial\" and "
+                             "`data.encoder_transform` = [\"log1p\"]"
+                           : "use `data.scale` = \"standardise\" (or \"none\") with "
+                             "`model.likelihood.type` = \"gaussian\"");
     }
   }
 }
@@ -300,7 +304,7 @@ Trainer::Trainer(const Config& config, std::shared_ptr<const Dataset> dataset, D
   validate(config);
   if (!dataset_->train) {
     throw Error(Status::input, "the data has no training split", dataset_->path.string(),
-                "give a folder with train-images-idx3-ubyte[.gz]");
+                "give a folder with train-images-idx3-ubyte[.gz] or train.npy");
   }
   require_targets(*dataset_, model_);
   if ((config.data.validation.any() || config.data.folds > 0) && !dataset_->validation) {
@@ -649,7 +653,8 @@ Inherited Trainer::inherit(const TensorFile& file) {
       inherited.unused.push_back(named.name);
   if (inherited.taken.empty())
     throw Error(Status::input, "no tensor fits this model by its name and shape", file.source,
-                "give the run of a model that has layers in common with this one");
+                "give the run of a model that has layers in common with this one, or train its own "
+                "configuration: cuvae train RUN/config.toml --init-from RUN");
   start_from(weights, file.source);
   return inherited;
 }
@@ -791,15 +796,15 @@ void Trainer::restore(const TensorFile& file, std::string_view where) {
   const std::int64_t step = metadata.integer("step");
   const std::int64_t n = metadata.integer("epoch.n");
   if (step < 0 || n < 0) metadata.refuse("has negative counters");
+  if (metadata.text("data.sha256") != dataset_->sha256) {
+    metadata.refuse("was made with other data (SHA-256 " + metadata.text("data.sha256") + ")");
+  }
   if (metadata.integer("steps_per_epoch") != steps_per_epoch_) {
     metadata.refuse("was made with " + metadata.text("steps_per_epoch") +
                     " steps an epoch, now there are " + std::to_string(steps_per_epoch_));
   }
   if (metadata.integer("seed") != config_.train.seed) metadata.refuse("has another train.seed");
   (void)metadata.text("execution");
-  if (metadata.text("data.sha256") != dataset_->sha256) {
-    metadata.refuse("was made with other data (SHA-256 " + metadata.text("data.sha256") + ")");
-  }
   if (const std::string& other = dataset_->validation_sha256;
       !other.empty() && metadata.text("validation.sha256") != other) {
     metadata.refuse("was made with other validation data (SHA-256 " +

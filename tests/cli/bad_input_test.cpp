@@ -309,8 +309,9 @@ TEST_F(BadInput, ResumingWithoutTheCheckpoint) {
   const ProcessResult result = in_folder({"train", "--resume", "--out", "run", "--epochs", "3"});
   expect_one_line(result, 3);
   EXPECT_NE(
-      result.err.find("no checkpoint to go on from (run/checkpoints/last.safetensors): put it "
-                      "back, or start anew with --overwrite"),
+      result.err.find("no checkpoint to go on from (run/checkpoints/last.safetensors): where "
+                      "it is being trained, wait for the first one; else put it back, or start "
+                      "anew with --overwrite"),
       std::string::npos)
       << result.err;
   EXPECT_EQ(entries(), before);

@@ -391,6 +391,69 @@ TEST_F(Commands, AnAutoencoderHasNoBoundToShow) {
     for (const char* word : {"neg_elbo", "kl "})
       EXPECT_EQ((each->out + each->err).find(word), std::string::npos) << each->out << each->err;
   }
+  const Json json = json_of({"eval", "run"});
+  EXPECT_TRUE(json.at("neg_elbo").is_null() && json.at("kl").is_null()) << json;
+  EXPECT_TRUE(json.at("latents").at("kl").is_null());
+  EXPECT_TRUE(json.at("reconstruction").is_number());
+  EXPECT_TRUE(json_of({"info", "run"}).at("test").at("neg_elbo").is_null());
+  ASSERT_EQ(in_folder({"score", "run", "--out", "scores.csv"}).status, 0);
+  const std::string scores = file_bytes(folder_ / "scores.csv");
+  ASSERT_TRUE(scores.starts_with("index,neg_elbo,reconstruction,kl\n0,,")) << scores.substr(0, 80);
+  EXPECT_EQ(scores.substr(0, scores.find('\n', 35)).back(), ',');
+  // What is read back of its metrics goes on.
+  EXPECT_EQ(in_folder({"train", "--resume", "--out", "run", "--epochs", "3"}).status, 0);
+}
+
+// A training of other data is compared by its SHA-256, also where the rows are as many.
+TEST_F(Commands, OtherDataThanThoseOfTheTrainingAreNoted) {
+  ASSERT_EQ(train("run", {"--quiet"}).status, 0);
+  EXPECT_EQ(in_folder({"eval", "run"}).err.find("note: "), std::string::npos);
+  std::string images = file_bytes(folder_ / "data/train-images-idx3-ubyte");
+  images.back() = static_cast<char>(images.back() ^ 1);
+  std::ofstream(folder_ / "data/train-images-idx3-ubyte", std::ios::binary) << images;
+  const ProcessResult other = in_folder({"eval", "run"});
+  EXPECT_EQ(other.status, 0) << other.err;
+  expect_contains(other.err, "are not those of the training (SHA-256 ");
+  expect_refused(in_folder({"train", "--resume", "--out", "run", "--epochs", "3"}), 3,
+                 "was made with other data (SHA-256 ");
+}
+
+TEST_F(Commands, BitsThatAreNotToldHaveTheirReason) {
+  const auto told = [&](const std::string& data, const std::string& likelihood) {
+    const std::string out = "run_" + likelihood;
+    EXPECT_EQ(train(out, {"--quiet", "--data", data, "--epochs", "1", "--set", "data.scale=none",
+                          "--set", "model.likelihood.type=" + likelihood})
+                  .status,
+              0);
+    return in_folder({"eval", out}).out;
+  };
+  expect_contains(told("synthetic:counts?n=300", "negative_binomial"),
+                  "bits/dim        - (not told of counts)\n");
+  expect_contains(told("synthetic:counts?n=300", "multinomial"), "- (not told of counts)\n");
+  expect_contains(told("synthetic:dense-100?n=300", "gaussian"),
+                  "- (a density of reals has none)\n");
+}
+
+TEST_F(Commands, InfoTellsOfAllThatAModelIsMadeOf) {
+  const auto told = [&](const Args& settings) {
+    Args args = {"info", "--data", "data"};
+    for (const std::string& setting : settings) args.insert(args.end(), {"--set", setting});
+    const ProcessResult result = in_folder(args);
+    EXPECT_EQ(result.status, 0) << result.err;
+    return result.out;
+  };
+  const std::string built = told({"objective.type=beta_tc", "objective.beta=6"});
+  expect_contains(built,
+                  "objective: beta_tc, alpha 1.0, gamma 1.0, estimator \"mws\", dataset 0, "
+                  "beta 6\n");
+  expect_contains(built, "\nlikelihood: bernoulli\n");
+  expect_contains(built, "\noptimizer: adam, lr 0.001, betas [0.9, 0.999]");
+  expect_contains(told({"model.latent.prior=mixture"}),
+                  "\nlatents: 32, prior mixture, components 10\n");
+  expect_contains(told({"objective.free_bits=1"}), "objective: elbo, free_bits 1.0, beta 1\n");
+  ASSERT_EQ(train("run", {"--quiet"}).status, 0);
+  expect_refused(in_folder({"info", "run", "--set", "train.lr=1"}), 2,
+                 "a run and a configuration at once");
 }
 
 // Classes are 0 to 9, and a model may know of more.
@@ -412,7 +475,9 @@ TEST_F(Commands, ALabelThatNoRowHadIsNoted) {
   const ProcessResult decoded =
       in_folder({"decode", "run", "--latents", "z.npy", "--label", "11", "--out", "x.npy"});
   EXPECT_EQ(lines_with(decoded.err, note), 1) << decoded.err;
-  expect_refused(in_folder({"sample", "run", "--label", "12", "--out", "s.npy"}), 2, "no label 12");
+  const ProcessResult none = in_folder({"sample", "run", "--label", "12", "--out", "s.npy"});
+  expect_refused(none, 2, "no label 12");
+  EXPECT_EQ(none.err.find("note: "), std::string::npos) << none.err;
 }
 
 TEST_F(Commands, BitsAreToldOfLevelsAndDequantisedBytes) {

@@ -189,8 +189,8 @@ TEST_F(Tuning, FoldsHaveASummary) {
   Json same = json;
   same.erase("run");
   EXPECT_EQ(Json::parse(bytes("all/folds.json")), same);
-  expect_contains(result.err, "fold 4 of 4: 192 training samples, 64 for validation\n");
-  expect_contains(result.err, "fold 4/4  epoch 2/2  train neg_elbo ");
+  expect_contains(result.err, "fold-3 (4/4): 192 training samples, 64 for validation\n");
+  expect_contains(result.err, "fold-3 (4/4)  epoch 2/2  train neg_elbo ");
   for (const Args& args : {Args{"eval", "all/fold-3"}, Args{"info", "all/fold-0"}})
     EXPECT_EQ(run_here(args).status, 0) << args[0];
   expect_refused(run_here({"eval", "all"}), 3, "such as all/fold-0");
@@ -258,7 +258,7 @@ TEST_F(Tuning, FoldsAreToldANumberOfRows) {
   Process process({"train", "small.toml", "--folds", "3", "--out", "all", "--epochs", "1000000",
                    "--set", "objective.type=beta_tc", "--set", "objective.dataset=1000"},
                   here());
-  ASSERT_TRUE(process.wait_for("fold 1/3  epoch 1/"));
+  ASSERT_TRUE(process.wait_for("fold-0 (1/3)  epoch 1/"));
   process.signal(SIGINT);
   ASSERT_EQ(process.wait().status, 130);
   const auto epochs =
@@ -273,7 +273,7 @@ TEST_F(Tuning, FoldsAreToldANumberOfRows) {
 TEST_F(Tuning, InterruptedFoldsGoOn) {
   Process process({"train", "small.toml", "--folds", "3", "--out", "all", "--epochs", "1000000"},
                   here());
-  ASSERT_TRUE(process.wait_for("fold 1/3  epoch 2/"));
+  ASSERT_TRUE(process.wait_for("fold-0 (1/3)  epoch 2/"));
   process.signal(SIGINT);
   expect_refused(process.wait(), 130, "go on with `cuvae train --resume --folds 3 --out all`");
   const Json there = Json::parse(bytes("all/folds.json"));
