@@ -68,8 +68,16 @@ struct Dataset {
 // One more than the largest label of any split. Error(input) where a split has no labels.
 [[nodiscard]] std::int64_t label_classes(const Dataset& dataset, std::string_view purpose);
 
-// A folder of IDX files or one IDX image file, plain or gzipped; or a named source (below).
-// Error(input) names the file, Error(usage) what of a source's text makes no sense.
+// A folder of IDX files or one IDX image file, plain or gzipped; a folder of .npy files or one of
+// them; or a named source (below). Error(input) names the file, Error(usage) what of a source's
+// text makes no sense.
+//
+// .npy folders hold train.npy, test.npy or both, and train-labels.npy, test-labels.npy where there
+// are labels; one file X.npy is the training split, X-labels.npy beside it has its labels. Rows are
+// [N, D] features, [N, H, W] or [N, C, H, W] images. |u1 stays u8 as IDX's bytes do. <f4, <f8 and
+// all other integers become f32: what is not finite, or an integer that f32 does not hold exactly,
+// is Error(input) with its row and column. Labels are integers [N] of 0 to 255. C order, little
+// endian.
 [[nodiscard]] Dataset load_dataset(const std::filesystem::path& path);
 
 // Sources that are no path. "fashion-mnist" stands for the files of Debian's and Ubuntu's package

@@ -95,9 +95,8 @@ std::vector<Key> make_keys() {
       simple(Kind::text, "name", CUVAE_FIELD(name), "names the runs: runs/<name>-<n>"),
 
       simple(Kind::text, "data.path", CUVAE_FIELD(data.path),
-             "folder or file, IDX or .npy; a relative path counts from this file. fashion-mnist and "
-             "synthetic:NAME are "
-             "sources (`cuvae presets`)"),
+             "folder or file, IDX or .npy; a relative path counts from this file. fashion-mnist "
+             "and synthetic:NAME are sources (`cuvae presets`)"),
       choice("data.scale", CUVAE_FIELD(data.scale), {"unit", "none", "standardise"},
              "unit: values in [0, 1], bytes times 1/255; standardise: mean 0, deviation 1; of "
              "counts none is the default"),

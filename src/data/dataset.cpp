@@ -23,7 +23,8 @@ const std::vector<std::uint8_t>& require_labels(const Dataset& dataset, const Da
   if (split.labels.empty() && split.size() > 0) {
     throw Error(Status::input, fmt::format("the data have no labels, which {} needs", purpose),
                 dataset.path.string(),
-                "add their IDX file of labels beside the images, or use data that have them");
+                "add their file of labels beside the images (train-labels-idx1-ubyte, or "
+                "train-labels.npy), or use data that have them");
   }
   return split.labels;
 }

@@ -42,7 +42,8 @@ std::uint32_t big_endian(std::span<const std::byte> bytes) {
 void check_magic(const ByteReader& reader, std::uint32_t magic, IdxKind kind) {
   const auto type = static_cast<std::uint8_t>(magic >> 8);
   const std::uint32_t rank = magic & 0xff;
-  constexpr std::string_view wanted = "give images as IDX files (train-images-idx3-ubyte)";
+  constexpr std::string_view wanted =
+      "give images as IDX files (train-images-idx3-ubyte) or rows as .npy files";
   if (magic >> 16 != 0 || type_name(type).empty() || rank == 0) {
     refuse(reader, "not an IDX file: wrong magic number", wanted);
   }

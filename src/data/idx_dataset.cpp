@@ -95,6 +95,11 @@ bool accepts_idx(const path& source) {
   return std::filesystem::is_directory(source, failure) || is_file(source);
 }
 
+bool holds_idx_images(const path& folder) {
+  return !find_file(folder, "train-images", "idx3-ubyte").empty() ||
+         !find_file(folder, "t10k-images", "idx3-ubyte").empty();
+}
+
 Dataset load_idx_dataset(const path& source) {
   Dataset dataset;
   dataset.path = source;
@@ -108,9 +113,10 @@ Dataset load_idx_dataset(const path& source) {
   const SplitFiles train = files_of_folder(source, "train");
   const SplitFiles test = files_of_folder(source, "t10k");
   if (train.images.empty() && test.images.empty()) {
-    throw Error(Status::input, "a folder without IDX files of images", source.string(),
+    throw Error(Status::input, "a folder without IDX files or .npy files of data", source.string(),
                 "expected train-images-idx3-ubyte[.gz] or t10k-images-idx3-ubyte[.gz], with "
-                "train-labels-idx1-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] for labels");
+                "train-labels-idx1-ubyte[.gz] and t10k-labels-idx1-ubyte[.gz] for labels; or "
+                "train.npy or test.npy, with train-labels.npy and test-labels.npy");
   }
   if (!train.images.empty()) dataset.train = read_split(train, dataset.image, hash);
   if (!test.images.empty()) {

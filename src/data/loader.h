@@ -19,8 +19,13 @@ struct DatasetLoader {
 bool accepts_named_source(const std::filesystem::path& path);
 Dataset load_named_source(const std::filesystem::path& path);
 
+// npy_dataset.cpp: folders that hold train.npy or the like, and files of NumPy's.
+bool accepts_npy(const std::filesystem::path& path);
+Dataset load_npy_dataset(const std::filesystem::path& path);
+
 // idx_dataset.cpp: folders and whatever file no other format claims.
 bool accepts_idx(const std::filesystem::path& path);
+bool holds_idx_images(const std::filesystem::path& folder);
 Dataset load_idx_dataset(const std::filesystem::path& path);
 
 }  // namespace cuvae

@@ -4,8 +4,10 @@
 #include <bit>
 #include <charconv>
 #include <cstdint>
+#include <iterator>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -136,33 +138,37 @@ class HeaderParser {
   std::size_t at_ = 0;
 };
 
-DType dtype_of_descr(const std::string& descr, const HeaderParser& parser) {
-  for (const Descr& known : descrs) {
-    if (descr == known.name) return known.dtype;
-  }
+// Of the accepted one that it is.
+std::string_view accepted_descr(const std::string& descr,
+                                std::span<const std::string_view> accepted, std::string_view mend,
+                                const HeaderParser& parser) {
   // One byte has no order.
-  if (descr == "<u1" || descr == ">u1" || descr == "=u1") return DType::u8;
-  const bool object = descr.find('O') != std::string::npos;
-  if (object) parser.fail("an array of Python objects", "save array.astype('<f4')");
-  if (descr == ">f4" || descr == ">f8" || descr == ">i8") {
-    parser.fail("big-endian elements '" + descr + "'",
-                "save array.astype('<" + descr.substr(1) + "')");
+  std::string plain = descr;
+  if (plain.size() == 3 && plain[2] == '1' && plain.find_first_of("<>=") == 0) plain[0] = '|';
+  const auto place = std::ranges::find(accepted, plain);
+  if (place != accepted.end()) return *place;
+  if (descr.find('O') != std::string::npos) parser.fail("an array of Python objects", mend);
+  if (descr.starts_with('>')) {
+    std::string little = descr;
+    little[0] = '<';
+    if (std::ranges::find(accepted, little) != accepted.end()) {
+      parser.fail("big-endian elements '" + descr + "'", "save array.astype('" + little + "')");
+    }
   }
-  parser.fail("dtype '" + printable(descr) + "', which is not supported",
-              "save array.astype('<f4') ('<f8', '|u1' and '<i8' are read, too)");
+  parser.fail("dtype '" + printable(descr) + "', which is not supported", mend);
 }
 
 }  // namespace
 
-Tensor read_npy(const std::filesystem::path& path) {
-  const std::string where = path.string();
-  const InputFile in(path);
-  const auto fail = [&](const std::string& what, std::string_view mend = again) {
-    throw Error(Status::input, what, where, mend);
+NpyFile::NpyFile(const std::filesystem::path& path, std::span<const std::string_view> descrs,
+                 std::string_view mend)
+    : path_(path.string()), in_(path) {
+  const auto fail = [&](const std::string& what, std::string_view how = again) {
+    throw Error(Status::input, what, path_, how);
   };
   std::uint8_t start[12] = {};  // magic, version, length
-  const std::size_t have = std::min<std::size_t>(in.size(), sizeof start);
-  in.read(0, std::as_writable_bytes(std::span(start, have)));
+  const std::size_t have = std::min<std::size_t>(in_.size(), sizeof start);
+  in_.read(0, std::as_writable_bytes(std::span(start, have)));
   if (have >= 4 && start[0] == 'P' && start[1] == 'K' && start[2] == 3 && start[3] == 4) {
     fail("an .npz archive, not an .npy file", "save the one array with numpy.save");
   }
@@ -186,35 +192,48 @@ Tensor read_npy(const std::filesystem::path& path) {
   if (length > max_header) {
     fail("a header of " + std::to_string(length) + " bytes, more than is allowed");
   }
-  if (length > in.size() - prefix) fail("the file ends early");
+  if (length > in_.size() - prefix) fail("the file ends early");
 
-  std::string text(static_cast<std::size_t>(length), '\0');
-  in.read(prefix, std::as_writable_bytes(std::span(text)));
-  HeaderParser parser(text, where);
+  header_.resize(prefix + static_cast<std::size_t>(length));
+  in_.read(0, std::as_writable_bytes(std::span(header_)));
+  HeaderParser parser(std::string_view(header_).substr(prefix), path_);
   const Header header = parser.parse();
-  const DType dtype = dtype_of_descr(*header.descr, parser);
+  descr_ = accepted_descr(*header.descr, descrs, mend, parser);
+  element_bytes_ = static_cast<std::size_t>(descr_[2] - '0');
   if (*header.fortran_order) {
     fail("Fortran order (columns first)", "save numpy.ascontiguousarray(array)");
   }
-  Shape shape;
   try {
-    shape = Shape(*header.shape);
+    shape_ = Shape(*header.shape);
   } catch (const Error&) {
     fail("a shape whose size does not fit 63 bits");
   }
-  const std::uint64_t need = static_cast<std::uint64_t>(shape.elements()) * size_of(dtype);
-  const std::uint64_t held = in.size() - prefix - length;
+  // A shape's elements times eight bytes fit 63 bits.
+  const std::uint64_t need = static_cast<std::uint64_t>(shape_.elements()) * element_bytes_;
+  const std::uint64_t held = in_.size() - header_.size();
   if (need != held) {
-    fail("shape " + shape.str() + " of " + *header.descr + " needs " + std::to_string(need) +
+    fail("shape " + shape_.str() + " of " + *header.descr + " needs " + std::to_string(need) +
          " bytes, the file holds " + std::to_string(held));
   }
+}
+
+void NpyFile::read(std::int64_t first, std::span<std::byte> bytes) const {
+  in_.read(header_.size() + static_cast<std::uint64_t>(first) * element_bytes_, bytes);
+}
+
+Tensor read_npy(const std::filesystem::path& path) {
+  std::string_view names[std::size(descrs)];
+  std::ranges::transform(descrs, names, &Descr::name);
+  const NpyFile file(path, names,
+                     "save array.astype('<f4') ('<f8', '|u1' and '<i8' are read, too)");
+  const auto descr = std::ranges::find(descrs, file.descr(), &Descr::name);
   try {
-    Tensor tensor(dtype, shape);
-    in.read(prefix + length, tensor.bytes());
+    Tensor tensor(descr->dtype, file.shape());
+    file.read(0, tensor.bytes());
     return tensor;
   } catch (const std::bad_alloc&) {
-    throw Error(Status::device, "not enough memory for an array of " + shape.str(), where,
-                "free some memory or save a part of the array");
+    throw Error(Status::device, "not enough memory for an array of " + file.shape().str(),
+                file.path(), "free some memory or save a part of the array");
   }
 }
 

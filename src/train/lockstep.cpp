@@ -15,7 +15,7 @@ namespace {
 const DatasetSplit& training_split(const Dataset& dataset) {
   if (!dataset.train) {
     throw Error(Status::input, "the data has no training split", dataset.path.string(),
-                "give a folder with train-images-idx3-ubyte[.gz]");
+                "give a folder with train-images-idx3-ubyte[.gz] or train.npy");
   }
   return *dataset.train;
 }
