@@ -3,7 +3,9 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/text.h"
@@ -22,6 +24,7 @@ struct Options {
   std::string run;
   std::string latents;
   std::string label;
+  std::string labels;
   std::string out;
 };
 
@@ -46,11 +49,33 @@ Tensor read_latents(const std::string& path, std::int64_t latent) {
   return latents;
 }
 
+// One of each row, as `cuvae encode` writes them: integers of shape [n].
+std::vector<std::int64_t> read_labels(const std::string& path, std::int64_t n) {
+  const Tensor read = read_npy(path);
+  const bool integers = read.dtype() == DType::u8 || read.dtype() == DType::i64;
+  if (!integers || read.shape() != Shape{n}) {
+    throw Error(Status::input,
+                fmt::format("the array is {} {}", name_of(read.dtype()), read.shape().str()), path,
+                fmt::format("give integers (u1 or i8) of shape [{}], a label of each row", n));
+  }
+  std::vector<std::int64_t> labels;
+  for (std::int64_t row = 0; row < n; ++row) {
+    labels.push_back(read.dtype() == DType::u8
+                         ? read.as<std::uint8_t>()[static_cast<std::size_t>(row)]
+                         : read.as<std::int64_t>()[static_cast<std::size_t>(row)]);
+  }
+  return labels;
+}
+
 int decode(const Options& options, const Output& output) {
   require_given(options.run, "RUN", "the folder of a run");
   require_given(options.latents, "--latents", "the latents, --latents Z.npy");
   require_given(options.out, "--out", "the file to write, --out X.npy or X.png");
   check_out(options.out, {OutputFormat::npy, OutputFormat::png});
+  if (!options.label.empty() && !options.labels.empty()) {
+    throw Error(Status::usage, "--label and --labels exclude each other", "command line",
+                "give one label of all rows, or a file with one of each");
+  }
   std::error_code error;
   if (std::filesystem::equivalent(options.latents, options.out, error)) {
     throw Error(Status::usage, "--out is the file of the latents", options.out,
@@ -63,11 +88,19 @@ int decode(const Options& options, const Output& output) {
   check_picture(options.out, run.model());
   const Tensor latents = read_latents(options.latents, run.model().config().latent.size);
   std::vector<std::int64_t> labels;
+  for (const auto& [flag, value] :
+       {std::pair{"--label", options.label}, {"--labels", options.labels}}) {
+    if (!value.empty() && run.model().decoder_width() == run.model().config().latent.size)
+      throw Error(Status::usage, "the decoder is told no labels", flag, "leave it out");
+  }
   if (!options.label.empty()) {
-    if (run.model().decoder_width() == run.model().config().latent.size)
-      throw Error(Status::usage, "the decoder is told no labels", "--label", "leave it out");
     labels.push_back(parse_integer(options.label, "--label", 0, 255));
     note_untrained_label(run, labels.back(), output);
+  }
+  if (!options.labels.empty()) {
+    labels = read_labels(options.labels, latents.shape()[0]);
+    for (const std::int64_t label : std::set<std::int64_t>(labels.begin(), labels.end()))
+      note_untrained_label(run, label, output);
   }
   write_features(options.out, run.decode(latents, labels), run.model());
   const std::int64_t n = latents.shape()[0];
@@ -88,6 +121,8 @@ Command decode_command() {
             flags.value("RUN", options->run, "", "the folder of a run");
             flags.value("--latents", options->latents, "Z.npy", "reals [N, latent]");
             flags.value("--label", options->label, "L", "what a conditional model is told");
+            flags.value("--labels", options->labels, "FILE",
+                        "L.npy: a label of each row, as `cuvae encode` writes them");
             flags.value("--out", options->out, "FILE", "X.npy or X.png (a grid)");
             options->config.add_device(flags);
             return [options](const Output& output) { return decode(*options, output); };

@@ -54,7 +54,7 @@ void write_features(const std::string& path, const Tensor& features, const Model
 
 void note_untrained_label(const LoadedRun& run, std::int64_t label, const Output& output) {
   const std::vector<std::int64_t>& known = run.trained_labels();
-  if (label >= run.model().classes()) return;  // refused where it is used
+  if (label < 0 || label >= run.model().classes()) return;  // refused where it is used
   if (known.empty() || std::ranges::find(known, label) != known.end()) return;
   output.log(
       fmt::format("note: no training row has the label {}: what the decoder makes of it was "

@@ -541,6 +541,43 @@ TEST_F(Commands, SamplesOfALabel) {
   expect_refused(in_folder({"sample", "run", "--label", "10", "--out", "x.npy"}), 2, "--label");
 }
 
+// What encode writes decodes to the reconstructions: each row is told its own label.
+TEST_F(Commands, LabelsGoTheRoundOfEncodeAndDecode) {
+  ASSERT_EQ(
+      train("run", {"--set", "model.condition.on=label", "--set", "model.condition.classes=10"})
+          .status,
+      0);
+  EXPECT_EQ(json_of({"encode", "run", "--out", "z.npy"}).at("labels"), "z.labels.npy");
+  const Tensor labels = read_npy(folder_ / "z.labels.npy");
+  EXPECT_EQ(labels.shape(), Shape({64}));
+  (void)json_of(
+      {"decode", "run", "--latents", "z.npy", "--labels", "z.labels.npy", "--out", "x.npy"});
+  (void)json_of({"reconstruct", "run", "--count", "64", "--out", "r.npy"});
+  const Tensor decoded = read_npy(folder_ / "x.npy");
+  const Tensor pairs = read_npy(folder_ / "r.npy");  // [2, 64, 8, 8]
+  for (std::size_t row = 0; row < 64; ++row)
+    for (std::size_t i = 0; i < 64; ++i)
+      ASSERT_NEAR(decoded.as<float>()[row * 64 + i], pairs.as<float>()[(64 + row) * 64 + i], 1e-6)
+          << row;
+  const auto decode = [&](Args more) {
+    Args args = {"decode", "run", "--latents", "z.npy", "--out", "y.npy"};
+    args.insert(args.end(), more.begin(), more.end());
+    return in_folder(args);
+  };
+  expect_refused(decode({"--labels", "z.labels.npy", "--label", "3"}), 2, "exclude each other");
+  expect_refused(decode({"--labels", "z.npy"}), 3, "give integers (u1 or i8) of shape [64]");
+  Tensor other(DType::i64, Shape{64});
+  other.as<std::int64_t>()[5] = -1;
+  write_npy(folder_ / "other.npy", other);
+  expect_refused(decode({"--labels", "other.npy"}), 2, "no label -1");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "y.npy"));
+  ASSERT_EQ(train("plain").status, 0);
+  EXPECT_TRUE(json_of({"encode", "plain", "--out", "p.npy"}).at("labels").is_null());
+  expect_refused(in_folder({"decode", "plain", "--latents", "p.npy", "--labels", "z.labels.npy",
+                            "--out", "y.npy"}),
+                 2, "the decoder is told no labels");
+}
+
 TEST_F(Commands, ReconstructionsStandBesideTheirOriginals) {
   ASSERT_EQ(train("run").status, 0);
   const Json json = json_of({"reconstruct", "run", "--index", "3,0", "--out", "r.npy"});
