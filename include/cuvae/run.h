@@ -192,9 +192,11 @@ struct FoldsReport {
   double total_seconds = 0;  // with those of the processes that it went on from
   bool running = false;      // as it stands in the file while they train
   bool interrupted = false;
-  // What the configuration said of what each fold, where it says 0, has a value of its own for.
+  // What the configuration said of what each fold, where it says 0, has a value of its own for;
+  // and the epochs, which such a schedule ends with.
   std::int64_t schedule_steps = 0;  // train.schedule.steps
   std::int64_t dataset = 0;         // objective.dataset
+  std::int64_t told_epochs = 0;
   std::vector<FoldReport> results;
   // Over those that did not diverge; nothing where there are none.
   std::optional<MetricsSpread> train;
@@ -212,9 +214,9 @@ inline constexpr std::int64_t most_folds = 1000;
 FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRunOptions& options);
 
 // One JSON object: {schema, state, folds, seed, device, exec, seconds, total_seconds, interrupted,
-// told: {schedule_steps, dataset}, mean: {train, validation, test}, sd: the same, results: [{fold,
-// folder, state, epochs, steps, best_epoch, diverged, train, validation, test}]}; states as in
-// replicas_json(), and "waiting" for a fold that has not begun.
+// told: {schedule_steps, dataset, epochs}, mean: {train, validation, test}, sd: the same, results:
+// [{fold, folder, state, epochs, steps, best_epoch, diverged, train, validation, test}]}; states as
+// in replicas_json(), and "waiting" for a fold that has not begun.
 [[nodiscard]] std::string folds_json(const FoldsReport& report);
 
 // What a folder of folds holds; nothing where it has no folds.json. Error(input) where that is
@@ -230,6 +232,7 @@ struct FoldsSummary {
   double total_seconds = 0;
   std::int64_t schedule_steps = 0;
   std::int64_t dataset = 0;
+  std::int64_t told_epochs = 0;
   std::vector<Fold> folds;
 };
 [[nodiscard]] std::optional<FoldsSummary> read_folds(const std::filesystem::path& run);
@@ -310,7 +313,7 @@ class LoadedRun {
   // Labels that its training rows had, of a conditional model; empty where its file does not tell.
   [[nodiscard]] const std::vector<std::int64_t>& trained_labels() const noexcept { return labels_; }
   // SHA-256 of the data that the run was trained on; empty where its folder does not tell.
-  [[nodiscard]] const std::string& trained_on() const noexcept { return trained_on_; }
+  [[nodiscard]] std::string trained_on() const;
   [[nodiscard]] Device& device() noexcept { return device_; }
   [[nodiscard]] Store& store() noexcept { return *store_; }
 
@@ -365,7 +368,7 @@ class LoadedRun {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Decoder> decoder_;
   std::vector<std::int64_t> labels_;
-  std::string trained_on_;
+  std::filesystem::path run_;
 };
 
 // What a run folder holds, for `cuvae info RUN`; reads no data.

@@ -167,9 +167,10 @@ int eval(const Options& options, const Output& output) {
   LoadedRun run(options.run, *device, compile_options(how));
   announce_device(how, *device, output);
   const auto data = run.load_data(options.data);
-  if (options.data.empty() && !run.trained_on().empty() && run.trained_on() != data->sha256) {
+  const std::string trained_on = run.trained_on();
+  if (options.data.empty() && !trained_on.empty() && trained_on != data->sha256) {
     output.log(fmt::format("note: the data at {} are not those of the training (SHA-256 {})",
-                           data->path.string(), run.trained_on()));
+                           data->path.string(), trained_on));
   }
   const DatasetSplit& split = select_split(*data, options.split);
   // First, because it may be refused.

@@ -248,7 +248,7 @@ int config_info(const Options& options, const Output& output) {
   InputSpec input;
   std::int64_t rows = 60000;
   Json data = nullptr;
-  if (data_exists(config.data.path)) {
+  if (data_exists(config.data.path) || options.config.says("data.path")) {
     const Dataset dataset = load_data(config);
     input = input_spec(dataset, config.data);
     rows = (dataset.train ? dataset.train : dataset.test)->size();

@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "base/text.h"
+#include "config/keys.h"
 #include "cuvae/error.h"
 #include "device/registry.h"
 #include "io/file.h"
@@ -107,10 +108,23 @@ Config ConfigFlags::load(const std::filesystem::path& instead) const {
   return load_config(sources);
 }
 
+bool ConfigFlags::says(std::string_view key) const {
+  const char* variable = process_environment(config::environment_name(key).c_str());
+  return is_set(key) || (variable != nullptr && *variable != '\0') ||
+         std::ranges::any_of(sets_, [&](const std::string& text) {
+           std::string_view set(text);
+           set = set.substr(0, set.find('='));
+           while (set.ends_with(' ')) set.remove_suffix(1);
+           return key == set || (key.starts_with(set) && key[set.size()] == '.');
+         });
+}
+
 bool ConfigFlags::builds() const {
-  return !sets_.empty() || std::any_of(flags_.begin(), flags_.end(), [](const Flag& flag) {
-    return flag.option->count() > 0 && !flag.key.starts_with("run.");
-  });
+  return std::ranges::any_of(sets_,
+                             [](const std::string& text) { return !text.starts_with("run."); }) ||
+         std::ranges::any_of(flags_, [](const Flag& flag) {
+           return flag.option->count() > 0 && !flag.key.starts_with("run.");
+         });
 }
 
 std::int64_t parse_integer(const std::string& text, std::string_view flag, std::int64_t low,

@@ -29,6 +29,8 @@ class ConfigFlags {
   [[nodiscard]] Config load(const std::filesystem::path& instead = {}) const;
   [[nodiscard]] bool has_source() const { return !file_.empty() || !preset_.empty(); }
   [[nodiscard]] bool is_set(std::string_view key) const;  // by its flag
+  // By its flag, --set (of it or its table) or its variable.
+  [[nodiscard]] bool says(std::string_view key) const;
   // Whether --set or a flag says anything of what is built, and not only where it runs.
   [[nodiscard]] bool builds() const;
 

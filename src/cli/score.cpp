@@ -69,8 +69,10 @@ Command score_command() {
             flags.value("--split", options->split, "NAME", "test (default), train or validation");
             flags.value("--iw-samples", options->iw_samples, "K",
                         "adds iw, the log-likelihood by K importance samples");
-            flags.value("--out", options->out, "FILE",
-                        "S.csv: index, neg_elbo, reconstruction, kl (and iw), in nats");
+            flags.value(
+                "--out", options->out, "FILE",
+                "S.csv: index, neg_elbo, reconstruction, kl (and iw), in nats; of an autoencoder "
+                "neg_elbo and kl are empty");
             options->config.add_device(flags);
             return [options](const Output& output) { return score(*options, output); };
           }};

@@ -257,13 +257,8 @@ Config folds_config(const Options& options, const FoldsSummary& before) {
     if (options.config.has_source()) return config;
     // What this fold has filled in is its own: the others have theirs, or get it.
     config.data.folds = config.data.fold = 0;
-    ConfigSources sources;
-    sources.file = file;
-    const Config own = load_config(sources);
-    if (config.objective.dataset == own.objective.dataset) {
-      config.objective.dataset = before.dataset;
-    }
-    if (config.train.schedule.steps == own.train.schedule.steps) {
+    if (!options.config.says("objective.dataset")) config.objective.dataset = before.dataset;
+    if (!options.config.says("train.schedule.steps")) {
       config.train.schedule.steps = before.schedule_steps;
     }
     return config;

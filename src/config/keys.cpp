@@ -110,7 +110,7 @@ std::vector<Key> make_keys() {
                  "last rows of it; or the path of other data"),
       integer("data.folds", CUVAE_FIELD(data.folds), 0, 1'000'000,
               "cross-validation in so many parts, in place of `validation` (`train --folds` does "
-              "all); 0 = none"),
+              "all); two at least, or 0 = none"),
       integer("data.fold", CUVAE_FIELD(data.fold), 0, 1'000'000,
               "which of them is kept for validation"),
       integer("data.labelled", CUVAE_FIELD(data.labelled), 0, std::int64_t{1} << 40,

@@ -52,7 +52,8 @@ std::string comment_of(const config::Key& key) {
   }
   if (key.kind == config::Kind::integer || key.kind == config::Kind::number ||
       key.kind == config::Kind::pair)
-    comment += fmt::format(" ({})", config::range_text(key));
+    comment += fmt::format(" ({}{}{})", config::range_text(key), key.choices.empty() ? "" : " | ",
+                           joined(key.choices));
   return comment;
 }
 

@@ -40,13 +40,11 @@ constexpr std::size_t chunk_bytes = std::size_t{1} << 22;
   throw Error(Status::input, what, file.path(), mend);
 }
 
-bool is_file(const path& file) {
-  std::error_code failure;
-  return std::filesystem::is_regular_file(file, failure);
-}
-
+// Whatever has the name: what is no file, or a link to none, is refused where it is opened.
 path file_or_none(path file) {
-  return is_file(file) ? std::move(file) : path();
+  std::error_code failure;
+  const std::filesystem::file_status status = std::filesystem::symlink_status(file, failure);
+  return std::filesystem::exists(status) ? std::move(file) : path();
 }
 
 struct SplitFiles {
@@ -233,6 +231,8 @@ Dataset load_folder(const path& folder) {
     if (files->rows.empty() && !files->labels.empty())
       throw Error(Status::input, "labels without rows", files->labels.string(),
                   fmt::format("add {}.npy beside them", files == &train ? "train" : "test"));
+  if (train.rows.empty() && test.rows.empty())
+    throw Error(Status::input, "train.npy and test.npy are gone", folder.string(), "put them back");
   Dataset dataset;
   Sha256 hash;
   std::optional<NpyFile> train_rows;
@@ -278,7 +278,7 @@ bool accepts_npy(const path& source) {
     }
     return false;
   }
-  if (!is_file(source)) return false;
+  if (!std::filesystem::is_regular_file(source, failure)) return false;
   // The reader of .npz says what to do with one.
   return source.extension() == ".npy" || source.extension() == ".npz" || begins_as_npy(source);
 }

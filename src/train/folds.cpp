@@ -34,6 +34,24 @@ void require_same(const Config& config, std::int64_t folds, const FoldsSummary& 
                 "--resume", "leave it as it was");
 }
 
+// A schedule that ends with the epochs would end elsewhere in folds that have not begun.
+void require_same_epochs(const Config& config, const FoldsFolder& folder,
+                         const FoldsSummary& before) {
+  if (config.train.schedule.type != "cosine" || config.train.schedule.steps > 0 ||
+      config.train.epochs == before.told_epochs)
+    return;
+  std::error_code error;
+  for (std::size_t f = 0; f < before.folds.size(); ++f)
+    if (before.folds[f].diverged.empty() &&
+        !fs::exists(RunFolder{folder.of(static_cast<std::int64_t>(f))}.last(), error))
+      throw Error(
+          Status::usage,
+          fmt::format("`train.epochs` is {} now and was {}, with which the schedule of fold "
+                      "{}, not begun yet, is to end",
+                      config.train.epochs, before.told_epochs, f),
+          "--resume", fmt::format("go on with --epochs {} first", before.told_epochs));
+}
+
 void check(const Config& config, std::int64_t folds) {
   if (folds < 2 || folds > most_folds)
     throw Error(Status::usage, fmt::format("{} folds", folds), "--folds",
@@ -117,6 +135,7 @@ std::optional<FoldsSummary> read_folds(const fs::path& run) {
     json.at("total_seconds").get_to(summary.total_seconds);
     json.at("told").at("schedule_steps").get_to(summary.schedule_steps);
     json.at("told").at("dataset").get_to(summary.dataset);
+    json.at("told").at("epochs").get_to(summary.told_epochs);
     for (const nlohmann::json& entry : json.at("results")) {
       const auto next = static_cast<std::int64_t>(summary.folds.size());
       if (entry.at("fold").get<std::int64_t>() != next) throw refuse();
@@ -140,13 +159,17 @@ FoldsReport train_folds(const Config& config, std::int64_t folds, const TrainRun
   check(config, folds);
   const FoldsFolder folder{choose_folder(OutKind::folds, config.name, options)};
   const std::optional<FoldsSummary> before = read_folds(folder.path);
-  if (options.resume) require_same(config, folds, *before);
+  if (options.resume) {
+    require_same(config, folds, *before);
+    require_same_epochs(config, folder, *before);
+  }
 
   FoldsReport report;
   report.run = folder.path;
   report.seed = config.train.seed;
   report.schedule_steps = config.train.schedule.steps;
   report.dataset = config.objective.dataset;
+  report.told_epochs = options.resume ? before->told_epochs : config.train.epochs;
   for (std::int64_t f = 0; f < folds; ++f) {
     FoldReport fold;
     fold.fold = f;

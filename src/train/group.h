@@ -85,7 +85,9 @@ std::string group_json(const Report& report, const char* kind, const std::vector
     json["samples_per_second"] = report.samples_per_second;
   json["interrupted"] = report.interrupted;
   if constexpr (requires { report.schedule_steps; })
-    json["told"] = {{"schedule_steps", report.schedule_steps}, {"dataset", report.dataset}};
+    json["told"] = {{"schedule_steps", report.schedule_steps},
+                    {"dataset", report.dataset},
+                    {"epochs", report.told_epochs}};
   add_spreads(json, {report.train, report.validation, report.test});
   json["results"] = Json::array();
   for (const Member& member : members) {

@@ -49,17 +49,6 @@ std::string no_bits_because(const std::string& likelihood, const InputSpec& inpu
   return "the likelihood is no probability of these data";
 }
 
-// Of a run's folder; a model by itself does not tell.
-std::string data_of_training(const fs::path& run) {
-  const fs::path file = RunFolder{run}.environment();
-  std::error_code error;
-  if (!fs::is_regular_file(file, error)) return {};
-  const auto json = nlohmann::json::parse(read_file(file, config_cap), nullptr, false);
-  const nlohmann::json::json_pointer at("/data/sha256");
-  if (!json.is_object() || !json.contains(at) || !json.at(at).is_string()) return {};
-  return json.at(at).get<std::string>();
-}
-
 void require_samples(std::int64_t count, std::int64_t least, const std::string& what,
                      const std::string& flag) {
   if (count < least) {
@@ -142,12 +131,24 @@ LoadedRun::LoadedRun(const fs::path& run, Device& device, const CompileOptions& 
   model_ = std::make_unique<Model>(model_of(file));
   config_ = read_config(run, *model_);
   labels_ = cuvae::trained_labels(file);
-  trained_on_ = data_of_training(run);
+  run_ = run;
   store_ = device.make_store();
   model_->load(*store_, file.tensors, file.source);
 }
 
 LoadedRun::~LoadedRun() = default;
+
+std::string LoadedRun::trained_on() const {
+  try {
+    const auto json =
+        nlohmann::json::parse(read_file(RunFolder{run_}.environment(), config_cap), nullptr, false);
+    const nlohmann::json::json_pointer at("/data/sha256");
+    if (json.is_object() && json.contains(at) && json.at(at).is_string())
+      return json.at(at).get<std::string>();
+  } catch (const Error&) {  // no folder, or none that can be read
+  }
+  return {};
+}
 
 std::shared_ptr<const Dataset> LoadedRun::load_data(const std::string& path) const {
   auto dataset = std::make_shared<const Dataset>(path.empty() ? cuvae::load_data(config_)

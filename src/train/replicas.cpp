@@ -120,7 +120,7 @@ MetricsSpread spread_of(const std::vector<Metrics>& all) {
   spread.replicas = static_cast<std::int64_t>(all.size());
   if (all.empty()) return spread;
   spread.mean.n = spread.sd.n = all.front().n;
-  spread.mean.autoencoder = all.front().autoencoder;
+  spread.mean.autoencoder = spread.sd.autoencoder = all.front().autoencoder;
   const auto n = static_cast<double>(all.size());
   for (double Metrics::*term :
        {&Metrics::loss, &Metrics::neg_elbo, &Metrics::reconstruction, &Metrics::kl}) {

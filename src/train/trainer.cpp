@@ -162,8 +162,9 @@ void require_real(const Dataset& dataset, bool unit) {
                               unit ? ", which `data.scale` = \"unit\" takes from 0 to 1 only" : ""),
                   dataset.path.string(),
                   !unit    ? "give finite numbers"
-                  : counts ? "of counts use `model.likelihood.type` = \"negative_binomial\" and "
-                             "`data.encoder_transform` = [\"log1p\"]"
+                  : counts ? "of counts use `data.scale` = \"none\", `model.likelihood.type` = "
+                             "\"negative_binomial\" and `data.encoder_transform` = [\"log1p\"]; "
+                             "pixels are to be bytes, array.astype('uint8')"
                            : "use `data.scale` = \"standardise\" (or \"none\") with "
                              "`model.likelihood.type` = \"gaussian\"");
     }

@@ -391,6 +391,12 @@ TEST_F(Commands, AnAutoencoderHasNoBoundToShow) {
     for (const char* word : {"neg_elbo", "kl "})
       EXPECT_EQ((each->out + each->err).find(word), std::string::npos) << each->out << each->err;
   }
+  const Json both = Json::parse(file_bytes(folder_ / "two/replicas.json"));
+  for (const char* part : {"mean", "sd"}) {
+    const Json& test = both.at(part).at("test");
+    EXPECT_TRUE(test.at("neg_elbo").is_null() && test.at("kl").is_null()) << part << test;
+    EXPECT_TRUE(test.at("reconstruction").is_number());
+  }
   const Json json = json_of({"eval", "run"});
   EXPECT_TRUE(json.at("neg_elbo").is_null() && json.at("kl").is_null()) << json;
   EXPECT_TRUE(json.at("latents").at("kl").is_null());
@@ -454,6 +460,26 @@ TEST_F(Commands, InfoTellsOfAllThatAModelIsMadeOf) {
   ASSERT_EQ(train("run", {"--quiet"}).status, 0);
   expect_refused(in_folder({"info", "run", "--set", "train.lr=1"}), 2,
                  "a run and a configuration at once");
+  // Where it runs is no configuration of a model; data that are named have to be there.
+  EXPECT_TRUE(in_folder({"info", "--set", "run.threads=1"}).out.starts_with("cuvae "));
+  EXPECT_EQ(in_folder({"info", "run", "--set", "run.threads=1"}).status, 0);
+  expect_refused(in_folder({"info", "--data", "nowhere"}), 3, "nowhere");
+}
+
+// What the mend says can be typed.
+TEST_F(Commands, CountsAreTrainedAsTheMendSays) {
+  const Args begin = {"train", "--preset", "mnist-mlp", "--data", "synthetic:counts?n=300",
+                      "--out", "run",      "--epochs",  "1",      "--quiet"};
+  const ProcessResult refused = in_folder(begin);
+  expect_refused(refused, 3,
+                 "of counts use `data.scale` = \"none\", `model.likelihood.type` = "
+                 "\"negative_binomial\" and `data.encoder_transform` = [\"log1p\"]; pixels are to "
+                 "be bytes, array.astype('uint8')");
+  Args mended = begin;
+  for (const char* set : {"data.scale=none", "model.likelihood.type=negative_binomial",
+                          "data.encoder_transform=[\"log1p\"]"})
+    mended.insert(mended.end(), {"--set", set});
+  EXPECT_EQ(in_folder(mended).status, 0);
 }
 
 // Classes are 0 to 9, and a model may know of more.

@@ -251,6 +251,22 @@ TEST_F(Tuning, FoldsHaveTheirOwnHorizon) {
   const ProcessResult told = run_here(
       {"train", "--resume", "--out", "all", "--epochs", "4", "--set", "train.schedule.steps=5"});
   expect_refused(told, 2, "`train.schedule.steps` is 5 now and was 4");
+  // Also where it says what one of them has.
+  expect_refused(run_here({"train", "--resume", "--out", "all", "--epochs", "4", "--set",
+                           "train.schedule.steps=4"}),
+                 2, "`train.schedule.steps` is 4 now and was 6");
+}
+
+// Nor do those that have not begun end their schedule elsewhere.
+TEST_F(Tuning, WaitingFoldsKeepTheEndOfTheirSchedule) {
+  Process process({"train", "small.toml", "--folds", "3", "--out", "all", "--epochs", "1000000",
+                   "--set", "train.schedule={ type = \"cosine\" }"},
+                  here());
+  ASSERT_TRUE(process.wait_for("fold-0 (1/3)  epoch 1/"));
+  process.signal(SIGINT);
+  ASSERT_EQ(process.wait().status, 130);
+  expect_refused(run_here({"train", "--resume", "--out", "all", "--epochs", "1000001"}), 2,
+                 "go on with --epochs 1000000 first");
 }
 
 // Where the user has said it, it is the same of all, those of a resumed command included.

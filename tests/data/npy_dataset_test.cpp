@@ -373,11 +373,26 @@ TEST_F(NpyData, LabelsThatDoNotFit) {
   refuses(folder_.path(), {"labels without rows", "add test.npy"}, "test-labels.npy");
 }
 
+// A link to nothing, or a folder of the name, is not the same as no file.
+TEST_F(NpyData, WhatHasTheNameAndIsNoFileIsRefused) {
+  put("train.npy", npy("<f4", "(3, 2)", counting<float>(6)));
+  ASSERT_EQ(load().text, "");
+  for (const char* name : {"test.npy", "train-labels.npy", "test-labels.npy"}) {
+    std::filesystem::create_symlink("nowhere", folder_ / name);
+    EXPECT_NE(load().text, "") << name;
+    std::filesystem::remove(folder_ / name);
+    std::filesystem::create_directory(folder_ / name);
+    EXPECT_NE(load().text, "") << name;
+    std::filesystem::remove(folder_ / name);
+  }
+  EXPECT_EQ(load().text, "");
+}
+
 TEST_F(NpyData, BothFormsInOneFolderAndNeither) {
   for (const char* name : {"train.npy", "test.npy", "train-images-idx3-ubyte"})
     EXPECT_NE(load().text.find(name), std::string::npos) << name;
   std::filesystem::create_directory(folder_ / "train.npy");
-  refuses(folder_.path(), {"without IDX files or .npy files"}, folder_.path().string());
+  refuses(folder_.path(), {}, "train.npy");
   std::filesystem::remove(folder_ / "train.npy");
   put("train.npy", npy("<f4", "(3, 2)", counting<float>(6)));
   put("t10k-images-idx3-ubyte", idx_file({2, 1, 2}));

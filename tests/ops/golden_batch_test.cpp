@@ -9,7 +9,7 @@ namespace cuvae::testing {
 namespace {
 
 TEST(GoldenBatch, ValuesAndGradientsArePyTorchs) {
-  check_golden_cases(golden_file("batch_ops.json"), 21,
+  check_golden_cases(golden_file("batch_ops.json"), 21, 21,
                      [](const nlohmann::json&, const Backend& backend) {
                        return GoldenLimit{.limit = backend.real == DType::f64 ? 1e-13 : 1e-6};
                      });

@@ -114,20 +114,27 @@ GoldenGraph golden_graph(const Json& c) {
 
 }  // namespace
 
+// Below it floats are denormal, or 0.
+constexpr double smallest = 1e-37;
+
 void expect_golden(const Tensor& got, const Json& values, const GoldenLimit& how,
                    const std::string& what, const Json* scales) {
   const auto wanted = reals_of(values);
   ASSERT_EQ(got.elements(), static_cast<std::int64_t>(wanted.size())) << what;
-  double largest = 1;
+  double largest = how.floor;
   for (const double v : wanted)
     if (std::isfinite(v)) largest = std::max(largest, std::abs(v));
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const double value = got.item(static_cast<std::int64_t>(i));
     const double size = scales != nullptr ? scales->at(i).get<double>()
-                        : how.sharp       ? std::abs(wanted[i]) + 1e-30
+                        : how.sharp       ? std::abs(wanted[i]) + smallest / how.limit
                                           : largest;
     EXPECT_TRUE(value == wanted[i] || std::abs(value - wanted[i]) <= how.limit * size)
         << what << ", element " << i << ": " << value << " against " << wanted[i];
+    if (how.told && std::abs(wanted[i]) > smallest) {
+      EXPECT_GT(std::abs(wanted[i]), how.limit * size)
+          << what << ", element " << i << ": 0 would pass for it";
+    }
   }
 }
 
@@ -142,15 +149,16 @@ Tensor golden_tensor(const Shape& shape, const Json& values, DType dtype) {
 }
 
 void check_golden_cases(
-    const Json& file, int cases,
+    const Json& file, int cases, int derived,
     const std::function<GoldenLimit(const Json& golden, const Backend& backend)>& limit) {
-  int checked = 0;
+  int checked = 0, with_gradients = 0;
   for (const Json& c : file.at("cases")) {
     SCOPED_TRACE(c.at("name").get<std::string>());
     const GoldenGraph g = golden_graph(c);
     for (const auto& [value, wanted] : g.outputs)
       ASSERT_TRUE(g.graph[value].shape == shape_of(*wanted)) << g.graph[value].shape.str();
     if (c.contains("cotangent")) {
+      ++with_gradients;
       ASSERT_EQ(g.gradients.size(), c.at("gradients").size());
     }
     for (const Backend& backend : cpu_backends()) {
@@ -176,6 +184,7 @@ void check_golden_cases(
     ++checked;
   }
   EXPECT_EQ(checked, cases);
+  EXPECT_EQ(with_gradients, derived);
 }
 
 std::set<std::string> golden_operators(const Json& file) {

@@ -9,7 +9,7 @@ namespace cuvae::testing {
 namespace {
 
 TEST(GoldenDensities, ValuesAndGradientsArePyTorchsAndSciPys) {
-  check_golden_cases(golden_file("densities.json"), 33,
+  check_golden_cases(golden_file("densities.json"), 33, 33,
                      [](const nlohmann::json& c, const Backend& backend) {
                        return GoldenLimit{.limit = backend.real == DType::f64 ? 1e-10 : 5e-6,
                                           .sharp = c.at("sharp").get<bool>()};

@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::json;
 
 TEST(GoldenLayers, ValuesAndGradientsArePyTorchs) {
-  check_golden_cases(golden_file("layers.json"), 28, [](const Json& c, const Backend& backend) {
+  check_golden_cases(golden_file("layers.json"), 28, 28, [](const Json& c, const Backend& backend) {
     // A float has 6e-5 between neighbours at 1000, beside deviations of 1.
     const bool thousands = c.at("name").get<std::string>().ends_with("thousands");
     return GoldenLimit{.limit = backend.real == DType::f64 ? 1e-9 : thousands ? 5e-4 : 1e-5};

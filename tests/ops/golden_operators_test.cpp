@@ -15,12 +15,17 @@ namespace cuvae::testing {
 namespace {
 
 TEST(GoldenOperators, ValuesAndGradientsArePyTorchs) {
-  check_golden_cases(golden_file("operators.json"), 128,
-                     [](const nlohmann::json& c, const Backend& backend) {
-                       // Normals are made in float by an arithmetic of their own, in double too.
-                       if (c.contains("drawn")) return GoldenLimit{.limit = 1e-5};
-                       return GoldenLimit{.limit = backend.real == DType::f64 ? 1e-12 : 2e-6};
-                     });
+  check_golden_cases(
+      golden_file("operators.json"), 129, 88, [](const nlohmann::json& c, const Backend& backend) {
+        // Normals are made in float by an arithmetic of their own, in double too.
+        // exp(x) - 1 of small x, as PyTorch derives it, has lost five digits of itself.
+        const double of_f64 = c.contains("sharp") ? 1e-11 : 1e-12;
+        const double limit = c.contains("drawn")          ? 1e-5
+                             : backend.real == DType::f64 ? of_f64
+                                                          : 2e-6;
+        return GoldenLimit{
+            .limit = limit, .sharp = c.contains("sharp"), .floor = 0, .told = !c.contains("loose")};
+      });
 }
 
 // Every operator that is no fused form of others has a golden value, or is named here with the test
@@ -39,8 +44,10 @@ TEST(GoldenOperators, EveryOperatorHasAGoldenValue) {
   std::set<std::string> golden;
   for (const char* file : {"batch_ops.json", "densities.json", "layers.json", "operators.json"})
     golden.merge(golden_operators(golden_file(file)));
-  for (const auto& [name, where] : elsewhere)
+  for (const auto& [name, where] : elsewhere) {
     EXPECT_FALSE(golden.contains(name)) << name << " has a case, and need not stand in " << where;
+    EXPECT_NO_THROW((void)op_def(name)) << name;
+  }
   for (const OpDef* def : all_ops()) {
     const std::string name(def->name);
     EXPECT_TRUE(def->compose != nullptr || golden.contains(name) || elsewhere.contains(name))
