@@ -143,7 +143,7 @@ TEST_F(EvaluationTest, ASquaredErrorStandsBesideAGaussian) {
   train("flat");
   LoadedRun flat = load("flat");
   EXPECT_FALSE(flat.evaluate(*flat.load_data("")->test).mean_squared_error.has_value());
-  config_.model.likelihood.learned = "pixel";
+  config_.model.likelihood = {.type = "gaussian", .learned = "pixel"};
   train("pixel");
   LoadedRun run = load("pixel");
   EXPECT_FALSE(run.evaluate(*run.load_data("")->test).mean_squared_error.has_value());
