@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "cli/expect.h"
 #include "cli/process.h"
 #include "cli/small_model.h"
 #include "cuvae/image.h"
@@ -26,10 +27,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Args = std::vector<std::string>;
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 void expect_refused(const ProcessResult& result, int status, const std::string& part) {
   EXPECT_EQ(result.status, status) << result.err;

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/expect.h"
 #include "cli/process.h"
 #include "cuvae/config.h"
 #include "cuvae/dataset.h"
@@ -21,10 +22,6 @@ namespace {
 
 using Json = nlohmann::json;
 using Args = std::vector<std::string>;
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 // One line on standard error in our form, nothing on standard output.
 void expect_refused(const ProcessResult& result, int status, const std::string& part) {

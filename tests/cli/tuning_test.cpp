@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/expect.h"
 #include "cli/process.h"
 #include "cli/small_model.h"
 #include "support/synthetic.h"
@@ -20,10 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Args = std::vector<std::string>;
-
-void expect_contains(const std::string& text, const std::string& part) {
-  EXPECT_NE(text.find(part), std::string::npos) << "\"" << part << "\" is not in: " << text;
-}
 
 class Tuning : public ::testing::Test {
  protected:

@@ -6,7 +6,7 @@ activations, arithmetic, latents, likelihoods, what happens to gradients and wei
 random draws. Each case has the operator's attributes in cuvae's words, its inputs (null: left out;
 `constant`: nothing is derived by it; `state`: changed in place), its outputs (null: not looked at)
 and, where there is one, the gradient of sum(output * cotangent) with respect to each other input.
-Inputs are floats, exactly. Philox is written here a second time, as its paper has it. Needs PyTorch
+Inputs are floats, exactly. Philox and the shuffle are those of shuffle.py. Needs PyTorch
 and SciPy (scripts/peers-venv, `pip install scipy`).
 """
 
@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch.distributions import Laplace, Multinomial, NegativeBinomial, Normal, Poisson, kl_divergence
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-WORD = 0xFFFFFFFF
+from shuffle import WORD, philox4x32, shuffle as shuffled
+
 SEED, STEP = 0x123456789ABCDEF, 0x100000003
 
 
@@ -395,24 +396,14 @@ def gradient_cases() -> list[dict]:
 # Rows, labels and draws -------------------------------------------------------------------------
 
 
-def philox(counter: tuple[int, int, int, int], key: int) -> tuple[int, int, int, int]:
-    c0, c1, c2, c3 = counter
-    k0, k1 = key & WORD, key >> 32
-    for _ in range(10):
-        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & WORD, (a >> 32) ^ c3 ^ k1, a & WORD
-        k0, k1 = (k0 + 0x9E3779B9) & WORD, (k1 + 0xBB67AE85) & WORD
-    return c0, c1, c2, c3
-
-
-PURPOSE = {"shuffle": 1, "latent": 2, "binarisation": 3, "dropout": 4, "augmentation": 5}
+PURPOSE = {"latent": 2, "binarisation": 3, "dropout": 4, "augmentation": 5}
 
 
 def words(purpose: str, stream: int, first: int, count: int, step: int = STEP) -> list[int]:
     result = []
     for group in range(first // 4, (first + count + 3) // 4):
         subsequence = PURPOSE[purpose] << 56 | stream << 40 | group
-        result += philox((step & WORD, step >> 32, subsequence & WORD, subsequence >> 32), SEED)
+        result += philox4x32((step & WORD, step >> 32, subsequence & WORD, subsequence >> 32), SEED)
     return result[first % 4:first % 4 + count]
 
 
@@ -505,26 +496,11 @@ def augment_case() -> dict:
                  [images.flatten(1), CLOCK], torch.stack(result), drawn=True)
 
 
-def shuffled(epoch: int, n: int, position: int) -> int:
-    """Eight rounds of a Feistel network, with cycle walking (include/cuvae/rng.h)."""
-    bits = 2
-    while 2 ** bits < n:
-        bits += 2
-    half, mask = bits // 2, 2 ** (bits // 2) - 1
-    while True:
-        left, right = position >> half, position & mask
-        for r in range(8):
-            left, right = right, left ^ (words("shuffle", r, 4 * right, 1, step=epoch)[0] & mask)
-        position = left << half | right
-        if position < n:
-            return position
-
-
 def row_cases() -> list[dict]:
     clock = integers([SEED, 9, 2, 31, 0])  # the third epoch, from position 31 on
     cases = []
     for shuffle in (0, 1):
-        rows = [shuffled(2, 97, p) if shuffle else p for p in range(31, 31 + 16)]
+        rows = [shuffled(SEED, 2, 97, p) if shuffle else p for p in range(31, 31 + 16)]
         cases.append(value(f"batch_index_{shuffle}", "batch_index",
                            {"batch": 16, "rows": 97, "shuffle": shuffle}, [clock],
                            torch.tensor(rows).double(), torch.tensor(rows).double()))

@@ -32,10 +32,15 @@ def shuffle(seed, epoch, n, position):
             return value
 
 
-for seed, epoch in ((0, 0), (0x123456789ABCDEF0, 0x100000003)):
-    for n in (1, 2, 3, 97, 60000):
-        order = [shuffle(seed, epoch, n, p) for p in range(n)]
-        assert sorted(order) == list(range(n))
-        checksum = sum((p + 1) * index for p, index in enumerate(order))
-        first = ", ".join(str(index) for index in order[:16])
-        print(f"{{{seed:#x}, {epoch:#x}, {n}, {{{first}}}, {checksum}}},")
+def main():
+    for seed, epoch in ((0, 0), (0x123456789ABCDEF0, 0x100000003)):
+        for n in (1, 2, 3, 97, 60000):
+            order = [shuffle(seed, epoch, n, p) for p in range(n)]
+            assert sorted(order) == list(range(n))
+            checksum = sum((p + 1) * index for p, index in enumerate(order))
+            first = ", ".join(str(index) for index in order[:16])
+            print(f"{{{seed:#x}, {epoch:#x}, {n}, {{{first}}}, {checksum}}},")
+
+
+if __name__ == "__main__":
+    main()
