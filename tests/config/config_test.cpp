@@ -1149,6 +1149,15 @@ TEST(Config, TomlRoundTripIsExact) {
   EXPECT_EQ(parse_config(to_toml(config), "t"), config);
 }
 
+// Numbers with their range, those that a word may stand for with the words.
+TEST(Config, CommentsTellTheRanges) {
+  const std::string text = to_toml(defaults(), true);
+  for (const char* part : {"dimensions of the latent space (1 to 1048576)\n",
+                           "probability of a mirror image (0 to 1)\n",
+                           "(1e-06 to 1000000 | global | pixel)\n", "(at least 0)\n"})
+    expect_contains(text, part);
+}
+
 TEST(Config, CommentsNameEveryKey) {
   const std::string text = to_toml(defaults(), true);
   for (const ConfigKey& key : config_keys()) {
